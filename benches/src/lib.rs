@@ -1,0 +1,1 @@
+//! Criterion benchmarks, one file per op family; each states its roof.

@@ -1,0 +1,2 @@
+//! Quantised block formats of GGUF: decode, encode, sizes.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Tensors, devices and operations: what an op means, apart from how a back end computes it.
+#![forbid(unsafe_code)]
