@@ -1,1 +1,5 @@
 //! The CPU back end of puna.
+#![allow(dead_code)]
+
+mod pool;
+mod simd;

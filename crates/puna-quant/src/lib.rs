@@ -1,2 +1,6 @@
-//! Quantised block formats of GGUF: decode, encode, sizes.
+//! Quantised block formats of GGUF: decode, encode, sizes. Plain slices, no tensor.
 #![forbid(unsafe_code)]
+
+mod block;
+
+pub use block::BlockType;
