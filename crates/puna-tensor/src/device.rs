@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{Backend, DType, Result, StepKey};
+
+/// A place where tensors live and ops run: a cheap handle around a [`Backend`].
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    lowered: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    backend: Box<dyn Backend>,
+}
+
+/// How often a fused op ran as its composition on a device, because there is no kernel for it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lowered {
+    /// The op's name.
+    pub op: &'static str,
+    /// The name of the dtype of its first argument.
+    pub dtype: &'static str,
+    /// How often.
+    pub times: u64,
+}
+
+impl Device {
+    /// A device on a back end. Handles are the same device only if they are clones of one another.
+    pub fn new(backend: impl Backend) -> Self {
+        Self(Arc::new(Inner { lowered: Mutex::default(), backend: Box::new(backend) }))
+    }
+
+    /// The name: `cpu`, `cuda:0`.
+    pub fn name(&self) -> &str {
+        self.0.backend.name()
+    }
+
+    /// The back end.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.0.backend
+    }
+
+    /// Whether both are the same device.
+    pub fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Runs the ops of one step: see [`Backend::step`].
+    pub fn step<T>(&self, key: StepKey, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (mut f, mut result) = (Some(f), None);
+        self.backend().step(key, &mut || {
+            let f = f.take().expect("a back end runs a step once");
+            result = Some(f()?);
+            Ok(())
+        })?;
+        Ok(result.expect("a back end that returns Ok has run the step"))
+    }
+
+    /// Waits for all that was enqueued.
+    pub fn synchronize(&self) -> Result<()> {
+        self.backend().synchronize()
+    }
+
+    /// Which fused ops have run as their composition, and how often: never silent, always countable.
+    pub fn lowered(&self) -> Vec<Lowered> {
+        let counts = self.0.lowered.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|(&(op, dtype), &times)| Lowered { op, dtype, times }).collect()
+    }
+
+    pub(crate) fn count_lowered(&self, op: &'static str, dtype: Option<DType>) {
+        let dtype = dtype.map_or("", DType::name);
+        let mut counts = self.0.lowered.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = counts.entry((op, dtype)).or_default();
+        *times += 1;
+        if *times == 1 {
+            tracing::debug!(device = self.name(), op, dtype, "no kernel: runs as its composition");
+        }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
