@@ -1,5 +1,29 @@
 //! The CPU back end of puna.
 #![allow(dead_code)]
+//!
+//! Every op, every float dtype, any strides, on threads of its own. The same inputs give the same bits, whatever the number of
+//! threads, the neighbours in a batch, or the processor's vector width: sums have one order, and the portable version of every
+//! kernel is the oracle of the others.
+//!
+//! ```ignore
+//! use puna_tensor::Tensor;
+//!
+//! let cpu = puna_cpu::device(puna_cpu::Options::default())?;
+//! let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0], 3, &cpu)?;
+//! println!("{}", x.softmax()?);
+//! # Ok::<(), puna_tensor::Error>(())
+//! ```
 
+#[cfg(ops)]
+mod backend;
+#[cfg(ops)]
+mod memory;
+#[cfg(ops)]
+mod ops;
 mod pool;
+#[cfg(ops)]
+mod pool_slices;
 mod simd;
+
+#[cfg(ops)]
+pub use backend::{Options, device};

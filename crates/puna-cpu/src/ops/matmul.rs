@@ -1,0 +1,4 @@
+//! Matrix products.
+
+pub(crate) mod row;
+pub(crate) mod wide;

@@ -1,0 +1,346 @@
+//! Floats of any dtype, widened to the type that sums are formed in and rounded from it: f32, and f64 for f64.
+
+use std::cell::RefCell;
+
+use bytemuck::{Pod, Zeroable};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use puna_tensor::{DType, Layout, Tensor};
+
+use super::row::Row;
+use crate::memory::{Line, Read, read};
+
+/// What sums are formed in.
+pub(crate) trait Wide: Pod + Send + Sync + PartialOrd + std::fmt::Debug + num::Arithmetic + Row + 'static {
+    /// The dtype.
+    const DTYPE: DType;
+
+    /// Reads elements `at, at + stride, ..` of a memory of `dtype`.
+    fn load(dtype: DType, memory: &[u8], at: usize, stride: usize, into: &mut [Self]);
+
+    /// Rounds values to `dtype`, side by side.
+    fn store(dtype: DType, values: &[Self], into: &mut [u8]);
+}
+
+/// The arithmetic that kernels written once for f32 and f64 use.
+pub(crate) mod num {
+    use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
+
+    pub(crate) trait Arithmetic:
+        Copy
+        + Add<Output = Self>
+        + Sub<Output = Self>
+        + Mul<Output = Self>
+        + Div<Output = Self>
+        + Neg<Output = Self>
+        + AddAssign
+        + MulAssign
+    {
+        const ZERO: Self;
+        const ONE: Self;
+        const NEG_INFINITY: Self;
+
+        fn of(x: f64) -> Self;
+        fn sqrt(self) -> Self;
+        fn ln(self) -> Self;
+        fn larger(self, other: Self) -> Self;
+    }
+
+    macro_rules! arithmetic {
+        ($($type:ident),*) => {$(
+            impl Arithmetic for $type {
+                const ZERO: Self = 0.0;
+                const ONE: Self = 1.0;
+                const NEG_INFINITY: Self = $type::NEG_INFINITY;
+
+                fn of(x: f64) -> Self {
+                    x as $type
+                }
+
+                fn sqrt(self) -> Self {
+                    self.sqrt()
+                }
+
+                fn ln(self) -> Self {
+                    self.ln()
+                }
+
+                fn larger(self, other: Self) -> Self {
+                    self.max(other)
+                }
+            }
+        )*};
+    }
+    arithmetic!(f32, f64);
+}
+
+/// An element type as it lies in memory, beside a wide one.
+trait Stored<W>: Pod {
+    fn widen(self) -> W;
+    fn round(wide: W) -> Self;
+
+    fn widen_all(from: &[Self], into: &mut [W]) {
+        from.iter().zip(into).for_each(|(x, y)| *y = x.widen());
+    }
+
+    fn round_all(from: &[W], into: &mut [Self])
+    where
+        W: Copy,
+    {
+        from.iter().zip(into).for_each(|(x, y)| *y = Self::round(*x));
+    }
+}
+
+macro_rules! stored {
+    ($($wide:ident: $($type:ident)*);*) => {$($(
+        impl Stored<$wide> for $type {
+            fn widen(self) -> $wide {
+                self as $wide
+            }
+
+            fn round(wide: $wide) -> Self {
+                wide as $type
+            }
+        }
+    )*)*};
+}
+stored!(f32: f32 f64; f64: f32 f64);
+
+macro_rules! stored_half {
+    ($($type:ident)*) => {$(
+        impl Stored<f32> for $type {
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+
+            fn round(wide: f32) -> Self {
+                $type::from_f32(wide)
+            }
+
+            fn widen_all(from: &[Self], into: &mut [f32]) {
+                from.convert_to_f32_slice(into);
+            }
+
+            fn round_all(from: &[f32], into: &mut [Self]) {
+                into.convert_from_f32_slice(from);
+            }
+        }
+
+        impl Stored<f64> for $type {
+            fn widen(self) -> f64 {
+                self.to_f64()
+            }
+
+            fn round(wide: f64) -> Self {
+                $type::from_f64(wide)
+            }
+        }
+    )*};
+}
+stored_half!(f16 bf16);
+
+fn load_as<T: Stored<W>, W>(memory: &[u8], at: usize, stride: usize, into: &mut [W]) {
+    if into.is_empty() {
+        return;
+    }
+    let span = (into.len() - 1) * stride + 1;
+    let from: &[T] = bytemuck::cast_slice(&memory[at * size_of::<T>()..][..span * size_of::<T>()]);
+    if stride == 1 {
+        T::widen_all(from, into);
+    } else {
+        // A broadcast axis has stride 0.
+        into.iter_mut().enumerate().for_each(|(i, y)| *y = from[i * stride].widen());
+    }
+}
+
+fn store_as<T: Stored<W>, W: Copy>(values: &[W], into: &mut [u8]) {
+    T::round_all(values, bytemuck::cast_slice_mut(into));
+}
+
+macro_rules! wide {
+    ($($type:ident => $dtype:ident),*) => {$(
+        impl Wide for $type {
+            const DTYPE: DType = DType::$dtype;
+
+            fn load(dtype: DType, memory: &[u8], at: usize, stride: usize, into: &mut [Self]) {
+                match dtype {
+                    DType::F64 => load_as::<f64, Self>(memory, at, stride, into),
+                    DType::F32 => load_as::<f32, Self>(memory, at, stride, into),
+                    DType::F16 => load_as::<f16, Self>(memory, at, stride, into),
+                    DType::BF16 => load_as::<bf16, Self>(memory, at, stride, into),
+                    other => unreachable!("inference lets floats through, and {other} is none"),
+                }
+            }
+
+            fn store(dtype: DType, values: &[Self], into: &mut [u8]) {
+                match dtype {
+                    DType::F64 => store_as::<f64, Self>(values, into),
+                    DType::F32 => store_as::<f32, Self>(values, into),
+                    DType::F16 => store_as::<f16, Self>(values, into),
+                    DType::BF16 => store_as::<bf16, Self>(values, into),
+                    other => unreachable!("inference lets floats through, and {other} is none"),
+                }
+            }
+        }
+    )*};
+}
+wide!(f32 => F32, f64 => F64);
+
+/// Rounds values to a dtype and back: what a result of that dtype holds.
+pub(crate) fn round_to<W: Wide>(dtype: DType, values: &mut [W]) {
+    if dtype == W::DTYPE {
+        return;
+    }
+    const RUN: usize = 128;
+    let mut rounded = [Line::zeroed(); RUN * 8 / 64];
+    for run in values.chunks_mut(RUN) {
+        let bytes = &mut bytemuck::cast_slice_mut(&mut rounded)[..run.len() * dtype.unit_bytes()];
+        W::store(dtype, run, bytes);
+        W::load(dtype, bytes, 0, 1, run);
+    }
+}
+
+/// A tensor of floats, held for reading, whose rows are asked for in a wide type.
+pub(crate) struct Source<'a> {
+    memory: Read<'a>,
+    dtype: DType,
+    layout: Layout,
+    /// From an element of the last axis to the next.
+    stride: usize,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(tensor: &'a Tensor) -> Self {
+        let layout = *tensor.layout();
+        let stride = if layout.shape().last() <= 1 { 1 } else { layout.strides().last().copied().unwrap_or(1) };
+        Self { memory: read(tensor), dtype: tensor.dtype(), layout, stride }
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The `into.len()` elements of the last axis from the one at `offset` (in elements of the memory) on.
+    pub(crate) fn load<W: Wide>(&self, offset: usize, into: &mut [W]) {
+        W::load(self.dtype, self.memory.bytes(), offset, self.stride, into);
+    }
+
+    /// As [`load`](Self::load); without a copy where the elements lie as they are asked for. As many as `scratch` has.
+    pub(crate) fn row<'s, W: Wide>(&'s self, offset: usize, scratch: &'s mut [W]) -> &'s [W] {
+        if self.is_direct::<W>() {
+            return &bytemuck::cast_slice(&self.memory.bytes()[offset * size_of::<W>()..][..size_of_val(scratch)])[..];
+        }
+        self.load(offset, scratch);
+        scratch
+    }
+
+    /// Whether rows lie as `W` side by side.
+    pub(crate) fn is_direct<W: Wide>(&self) -> bool {
+        self.dtype == W::DTYPE && self.stride == 1
+    }
+
+    /// The whole memory.
+    pub(crate) fn memory(&self) -> &[u8] {
+        self.memory.bytes()
+    }
+}
+
+/// Indices: a u32 tensor of one axis or two, held for reading.
+pub(crate) struct Indices<'a> {
+    memory: Read<'a>,
+    offset: usize,
+    strides: [usize; 2],
+}
+
+impl<'a> Indices<'a> {
+    pub(crate) fn new(tensor: &'a Tensor) -> Self {
+        let layout = tensor.layout();
+        let strides = match *layout.strides() {
+            [column] => [0, column],
+            [row, column] => [row, column],
+            _ => unreachable!("inference lets one axis or two through"),
+        };
+        Self { memory: read(tensor), offset: layout.offset(), strides }
+    }
+
+    pub(crate) fn at(&self, i: usize) -> usize {
+        self.at_2(0, i)
+    }
+
+    pub(crate) fn at_2(&self, row: usize, column: usize) -> usize {
+        let at = self.offset + row * self.strides[0] + column * self.strides[1];
+        self.memory.typed::<u32>()[at] as usize
+    }
+}
+
+/// Calls `f` with a thread's own memory, of any content, 64-byte aligned. May be nested.
+pub(crate) fn scratch<T: Pod, R>(length: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    thread_local! {
+        static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
+    if memory.len() < lines {
+        memory.resize(lines, Line::zeroed());
+    }
+    let result = f(&mut bytemuck::cast_slice_mut(&mut memory[..lines])[..length]);
+    FREE.with_borrow_mut(|free| free.push(memory));
+    result
+}
+
+/// Calls `f` with a row of a result: in place where it is of the wide type, else with scratch that is rounded afterwards.
+pub(crate) fn with_row<W: Wide>(dtype: DType, into: &mut [u8], f: impl FnOnce(&mut [W])) {
+    if dtype == W::DTYPE {
+        return f(bytemuck::cast_slice_mut(into));
+    }
+    scratch(into.len() / dtype.unit_bytes(), |row: &mut [W]| {
+        f(row);
+        W::store(dtype, row, into);
+    });
+}
+
+/// Calls a function in the type that sums over elements of a dtype are formed in.
+macro_rules! in_wide {
+    ($dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $dtype {
+            puna_tensor::DType::F64 => $function::<f64>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
+pub(crate) use in_wide;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_what_storing_and_loading_gives() {
+        let values: Vec<f32> = (0..300).map(|i| (i as f32 * 0.377).sin() * 3.0).collect();
+        for dtype in DType::FLOATS {
+            let mut rounded = values.clone();
+            round_to(dtype, &mut rounded);
+            for (x, y) in values.iter().zip(&rounded) {
+                let want = match dtype {
+                    DType::F16 => f16::from_f32(*x).to_f32(),
+                    DType::BF16 => bf16::from_f32(*x).to_f32(),
+                    _ => *x,
+                };
+                assert_eq!(want.to_bits(), y.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn scratch_may_be_nested() {
+        scratch(100, |a: &mut [f32]| {
+            a.fill(1.0);
+            scratch(100, |b: &mut [f64]| b.fill(2.0));
+            assert!(a.iter().all(|x| *x == 1.0));
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! A model on a device, ready to draw tokens: weights, cache, rotary table.
+
+use std::path::PathBuf;
+
+use puna_tensor::{DType, Device};
+
+use crate::cache::{Cache, CacheOptions};
+use crate::error::Result;
+use crate::generate::Batch;
+use crate::load::{LoadOptions, Progress};
+use crate::model::Llama;
+use crate::rotary::RotaryTable;
+use crate::weights::Checkpoint;
+
+/// A network and what it takes to run it: tokens in, tokens out.
+#[derive(Debug)]
+pub struct Engine {
+    /// The network.
+    pub llama: Llama,
+    end: Vec<u32>,
+    cache: Cache,
+    rotary: RotaryTable,
+    chunk: usize,
+}
+
+impl Engine {
+    /// The tokens that end a text.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end
+    }
+
+    /// The cache that all its batches share.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The rotary table of the config's own frequencies.
+    pub fn rotary(&self) -> &RotaryTable {
+        &self.rotary
+    }
+
+    /// A batch without sequences, on the engine's cache.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.llama, &self.cache, &self.rotary, &self.end, self.chunk)
+    }
+}
+
+/// How a model is loaded: builds an [`Engine`], or a [`Model`](crate::Model) with tokenizer and template.
+#[derive(Default)]
+pub struct Loader<'a> {
+    dtype: Option<DType>,
+    activations: Option<DType>,
+    pub(crate) tokenizer: Option<PathBuf>,
+    cache_tokens: Option<usize>,
+    cache_dtype: Option<DType>,
+    chunk: Option<usize>,
+    progress: Option<&'a mut dyn FnMut(Progress<'_>)>,
+}
+
+impl<'a> Loader<'a> {
+    /// Every weight becomes this, and it is computed in; by default weights stay as stored and activations are f32.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// The dtype between ops.
+    pub fn activations(mut self, dtype: DType) -> Self {
+        self.activations = Some(dtype);
+        self
+    }
+
+    /// A tokenizer file in place of the checkpoint's own.
+    pub fn tokenizer(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tokenizer = Some(path.into());
+        self
+    }
+
+    /// How many tokens the cache holds at most; by default the model's context, four times over. Memory is taken as it fills.
+    pub fn cache_tokens(mut self, tokens: usize) -> Self {
+        self.cache_tokens = Some(tokens);
+        self
+    }
+
+    /// The dtype of cached keys and values; by default that of the activations.
+    pub fn cache_dtype(mut self, dtype: DType) -> Self {
+        self.cache_dtype = Some(dtype);
+        self
+    }
+
+    /// How many tokens of prompts a step reads at most; results do not depend on it.
+    pub fn prefill_chunk(mut self, tokens: usize) -> Self {
+        self.chunk = Some(tokens);
+        self
+    }
+
+    /// Told of each weight that has been loaded.
+    pub fn progress(mut self, progress: &'a mut dyn FnMut(Progress<'_>)) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Loads a checkpoint's network.
+    ///
+    /// Errors: what is missing or wrong in the checkpoint, by name.
+    pub fn engine(self, checkpoint: &Checkpoint, device: &Device) -> Result<Engine> {
+        let mut silent = |_: Progress<'_>| {};
+        let progress = self.progress.unwrap_or(&mut silent);
+        let options = LoadOptions { dtype: self.dtype, activations: self.activations, pack: true, progress };
+        let llama = Llama::load(checkpoint, device, options)?;
+        let context = llama.config.context_limit().map(|limit| limit.saturating_mul(4));
+        let tokens = self.cache_tokens.or(context).unwrap_or(1 << 20);
+        let options = CacheOptions { tokens, page_size: 64, dtype: self.cache_dtype.unwrap_or(llama.dtype) };
+        let cache = Cache::new(&llama.config, options, device)?;
+        let rotary = RotaryTable::base(&llama.config);
+        Ok(Engine { llama, end: checkpoint.end_tokens(), cache, rotary, chunk: self.chunk.unwrap_or(256) })
+    }
+}

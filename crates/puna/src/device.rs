@@ -1,0 +1,58 @@
+use std::num::NonZeroUsize;
+
+use puna_tensor::Device;
+
+/// Why a device is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// No device has this name.
+    #[error("device {0:?}: there is none of this name; there are auto, cpu, cuda:N and wgpu")]
+    Unknown(String),
+    /// The name is known, and this build cannot serve it.
+    #[error("device {name}: {reason}")]
+    NotBuilt {
+        /// The name.
+        name: String,
+        /// What this build lacks, and how to have it.
+        reason: String,
+    },
+    /// The device itself failed.
+    #[error(transparent)]
+    Failed(#[from] puna_tensor::Error),
+}
+
+/// A device by name.
+///
+/// * `auto`: the best that this build and this machine have;
+/// * `cpu`: the processor, on as many threads as the system offers;
+/// * `cuda:0`: an NVIDIA card by number; `cuda` is the first;
+/// * `wgpu`: what Vulkan, Metal or Direct3D reach.
+///
+/// A name works or is an error with the reason: nothing slower is taken in silence.
+pub fn device(name: &str) -> Result<Device, DeviceError> {
+    device_with_threads(name, None)
+}
+
+/// As [`device`], with the number of threads for the CPU. Results do not depend on it.
+pub fn device_with_threads(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
+    let lacks = |what: &str| Err(DeviceError::NotBuilt { name: name.into(), reason: format!("this build has no {what} back end; cpu is there") });
+    match name {
+        "auto" | "cpu" => cpu(name, threads),
+        "cuda" => lacks("CUDA"),
+        "wgpu" => lacks("wgpu"),
+        _ if name.strip_prefix("cuda:").is_some_and(|n| n.parse::<usize>().is_ok()) => lacks("CUDA"),
+        _ => Err(DeviceError::Unknown(name.into())),
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn cpu(_: &str, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
+    Ok(puna_cpu::device(puna_cpu::Options { threads })?)
+}
+
+#[cfg(not(feature = "cpu"))]
+fn cpu(name: &str, _: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
+    let reason = "this build has no CPU back end; the feature `cpu` adds it".into();
+    Err(DeviceError::NotBuilt { name: name.into(), reason })
+}

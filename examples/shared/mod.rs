@@ -1,0 +1,116 @@
+//! What the example programs have in common: where a model comes from, and how errors are told.
+#![allow(dead_code)] // Each example uses its part.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use puna::llama::{Checkpoint, Engine, Loader};
+use puna::prelude::*;
+
+/// What a program ends with.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Which model, and how it is loaded.
+#[derive(clap::Args)]
+pub struct ModelArguments {
+    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache.
+    #[arg(long)]
+    pub model: String,
+    /// A tokenizer file, in place of the model's own.
+    #[arg(long)]
+    pub tokenizer: Option<PathBuf>,
+    /// Decodes or converts every weight to this dtype, and computes in it; by default weights stay as stored.
+    #[arg(long)]
+    pub dtype: Option<DType>,
+    /// The dtype between operations, where --dtype does not say.
+    #[arg(long)]
+    pub activations: Option<DType>,
+    #[command(flatten)]
+    pub device: DeviceArguments,
+}
+
+/// Where it runs.
+#[derive(clap::Args)]
+pub struct DeviceArguments {
+    /// auto, cpu, cuda:0, wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// How many threads compute; results do not depend on it.
+    #[arg(long)]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl DeviceArguments {
+    /// The device.
+    pub fn device(&self) -> Result<Device> {
+        Ok(puna::device_with_threads(&self.device, self.threads)?)
+    }
+}
+
+impl ModelArguments {
+    /// Loads the model with its tokenizer, with a bar on a terminal.
+    pub fn load(&self) -> Result<Model> {
+        self.with_loader(|loader, device| Ok(loader.load(&self.model, device)?))
+    }
+
+    /// Loads the network alone.
+    pub fn load_engine(&self) -> Result<Engine> {
+        self.load_engine_with(|loader| loader)
+    }
+
+    /// As [`load_engine`](Self::load_engine), with more settings.
+    pub fn load_engine_with(&self, more: impl FnOnce(Loader<'_>) -> Loader<'_>) -> Result<Engine> {
+        let checkpoint = Checkpoint::open(&puna::llama::hub::resolve(&self.model)?)?;
+        self.with_loader(|loader, device| Ok(more(loader).engine(&checkpoint, device)?))
+    }
+
+    fn with_loader<T>(&self, load: impl FnOnce(Loader<'_>, &Device) -> Result<T>) -> Result<T> {
+        let device = self.device.device()?;
+        let bar = bar("loading");
+        let mut progress = |progress: puna::llama::Progress<'_>| {
+            bar.set_length(progress.total as u64);
+            bar.set_position(progress.done as u64);
+        };
+        let mut loader = Model::loader().progress(&mut progress);
+        if let Some(path) = &self.tokenizer {
+            loader = loader.tokenizer(path);
+        }
+        if let Some(dtype) = self.dtype {
+            loader = loader.dtype(dtype);
+        }
+        if let Some(dtype) = self.activations {
+            loader = loader.activations(dtype);
+        }
+        let loaded = load(loader, &device);
+        bar.finish_and_clear();
+        loaded
+    }
+}
+
+/// A progress bar on standard error; nothing where that is no terminal.
+pub fn bar(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {eta}").expect("the template is well formed");
+    ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what)
+}
+
+/// One line for an error and those behind it; no backtrace, no panic.
+pub fn exit(result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !line.contains(&more) {
+            line = format!("{line}: {more}");
+        }
+        cause = error.source();
+    }
+    // A reader that has gone away (`| head`) is no error to tell of.
+    if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {line}");
+    ExitCode::FAILURE
+}
