@@ -12,7 +12,7 @@ use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
 use puna_tensor::{Result, Tensor};
 
 use self::keys::{Place, Rows, Sequence, sequences};
-use super::matmul::wide::{Indices, Source, Wide, in_wide, scratch, with_row};
+use super::matmul::wide::{Indices, Source, Wide, buffer, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 
@@ -21,7 +21,7 @@ const TILE: usize = 64;
 /// How many keys a running softmax walks before it is merged into the whole.
 const SPLIT: usize = 512;
 /// About how many query rows (queries times heads of a group) share what is read of the keys.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 /// Fewer multiplications than this are not worth another thread.
 const SERIAL: usize = 64 << 10;
 
@@ -116,8 +116,10 @@ impl<'s, W: Wide> State<'s, W> {
             if behind.largest[r] == W::NEG_INFINITY {
                 continue;
             }
-            let largest = self.largest[r].larger(behind.largest[r]);
-            let [a, b] = [self.largest[r], behind.largest[r]].map(|own| (own - largest).exp());
+            let largest = W::largest(&[self.largest[r], behind.largest[r]]);
+            let mut factors = [self.largest[r] - largest, behind.largest[r] - largest];
+            W::exp_all(&mut factors);
+            let [a, b] = factors;
             self.largest[r] = largest;
             self.sum[r] = self.sum[r] * a + behind.sum[r] * b;
             let values = self.values[r * v_dim..][..v_dim].iter_mut();
@@ -154,11 +156,15 @@ fn attend<W: Wide>(
     let mut next = 0;
     let per_block = (ROWS / group.max(1)).max(1);
     for sequence in sequences {
-        nothing(cut(&mut y, (sequence.first - next) * kv_heads * run), cut(&mut lse, (sequence.first - next) * kv_heads * lse_run));
+        nothing(
+            cut(&mut y, (sequence.first - next) * kv_heads * run),
+            cut(&mut lse, (sequence.first - next) * kv_heads * lse_run),
+        );
         for first in (0..sequence.queries).step_by(per_block) {
             let queries = per_block.min(sequence.queries - first);
             let start = blocks.len();
-            let block = |kv_head| Block { sequence, first, kv_head, y: Vec::with_capacity(queries), lse: Vec::with_capacity(queries) };
+            let block =
+                |kv_head| Block { sequence, first, kv_head, y: Vec::with_capacity(queries), lse: Vec::with_capacity(queries) };
             blocks.extend((0..kv_heads).map(block));
             for _ in 0..queries {
                 for block in &mut blocks[start..] {
@@ -176,7 +182,7 @@ fn attend<W: Wide>(
     if work <= SERIAL {
         blocks.iter_mut().for_each(|block| shared.block(block));
     } else if splits > 1 && blocks.len() < 4 * cpu.pool.threads() {
-        shared.by_splits(cpu, &mut blocks, splits);
+        shared.by_splits(cpu, &mut blocks, splits)?;
     } else {
         // The last blocks see the most keys: they come first, so that no thread starts a long one at the end.
         blocks.reverse();
@@ -209,10 +215,10 @@ impl<W: Wide> Shared<'_, W> {
     }
 
     /// Few blocks of many keys: a task a split, then the same merges in the same order.
-    fn by_splits(&self, cpu: &Cpu, blocks: &mut [Block<'_, W>], splits: usize) {
+    fn by_splits(&self, cpu: &Cpu, blocks: &mut [Block<'_, W>], splits: usize) -> Result<()> {
         let most = blocks.iter().map(|block| block.y.len() * self.group).max().unwrap_or(0);
         let length = State::<W>::length(most, self.v_dim);
-        scratch(blocks.len() * splits * length, |memory: &mut [W]| {
+        buffer(cpu, blocks.len() * splits * length, |memory: &mut [W]| {
             let read: &[Block<'_, W>] = blocks;
             cpu.pool.chunks_mut(memory, length, |i, memory| {
                 let (block, split) = (&read[i / splits], i % splits);
@@ -223,14 +229,16 @@ impl<W: Wide> Shared<'_, W> {
             });
             for (block, memory) in blocks.iter_mut().zip(memory.chunks_exact_mut(splits * length)) {
                 let rows = block.y.len() * self.group;
-                let mut states = memory.chunks_exact_mut(length).map(|m| State::of(&mut m[..State::<W>::length(rows, self.v_dim)], rows));
+                let mut states =
+                    memory.chunks_exact_mut(length).map(|m| State::of(&mut m[..State::<W>::length(rows, self.v_dim)], rows));
                 let mut whole = states.next().expect("there is one split at least");
                 for state in states.take(self.seen(block).div_ceil(SPLIT).saturating_sub(1)) {
                     whole.merge(&state);
                 }
                 self.finish(block, &whole);
             }
-        });
+            Ok(())
+        })
     }
 
     /// How many keys a block's last query sees: its queries see no more.
@@ -244,34 +252,41 @@ impl<W: Wide> Shared<'_, W> {
         let (sequence, group, dim, v_dim) = (block.sequence, self.group, self.dim, self.v_dim);
         let rows = block.y.len() * group;
         let end = self.seen(block).min((split + 1) * SPLIT);
-        scratch(rows * (dim + TILE) + TILE * dim.max(v_dim), |memory: &mut [W]| {
+        scratch(rows * (dim + TILE) + TILE * (dim + dim.max(v_dim)), |memory: &mut [W]| {
             let (q, rest) = memory.split_at_mut(rows * dim);
-            let (scores, wide) = rest.split_at_mut(rows * TILE);
+            let (scores, rest) = rest.split_at_mut(rows * TILE);
+            let (columns, wide) = rest.split_at_mut(TILE * dim);
             self.queries(&self.q, sequence.first + block.first, block.kv_head, dim, q);
             for start in (split * SPLIT..end).step_by(TILE) {
                 let count = TILE.min(end - start);
-                self.k.runs(sequence, block.kv_head, start, count, wide, |at, keys, stride, run| {
-                    W::scores(q, dim, keys, stride, run, &mut scores[at..], TILE);
-                });
+                self.k.columns(sequence, block.kv_head, start, count, wide, columns);
+                keys::scores(q, dim, columns, scores);
                 for (r, row) in scores.chunks_exact_mut(TILE).enumerate() {
                     let seen = sequence.seen(self.mask, block.first + r / group).saturating_sub(start).min(count);
                     // What is not seen is not read below either.
                     let row = &mut row[..seen];
                     W::scale(row, self.scale);
-                    let largest = state.largest[r].larger(W::largest(row));
+                    let largest = W::largest(&[state.largest[r], W::largest(row)]);
                     if seen == 0 || largest == W::NEG_INFINITY {
                         row.fill(W::ZERO);
                         continue;
                     }
-                    let fading = (state.largest[r] - largest).exp();
+                    let mut fading = [state.largest[r] - largest];
+                    W::exp_all(&mut fading);
+                    let [fading] = fading;
                     state.largest[r] = largest;
                     state.sum[r] = state.sum[r] * fading + W::exp_minus(row, largest);
                     if fading != W::ONE {
                         W::scale(&mut state.values[r * v_dim..][..v_dim], fading);
                     }
                 }
+                let all = sequence.seen(self.mask, block.first) >= start + count;
                 self.v.runs(sequence, block.kv_head, start, count, wide, |at, values, stride, run| {
-                    for (r, (row, sum)) in scores.chunks_exact(TILE).zip(state.values.chunks_exact_mut(v_dim.max(1))).enumerate() {
+                    if all {
+                        return W::accumulate_rows(&scores[at..], TILE, run, values, stride, v_dim, state.values);
+                    }
+                    for (r, (row, sum)) in scores.chunks_exact(TILE).zip(state.values.chunks_exact_mut(v_dim.max(1))).enumerate()
+                    {
                         let seen = sequence.seen(self.mask, block.first + r / group).saturating_sub(start + at).min(run);
                         W::accumulate(&row[at..][..seen], values, stride, sum);
                     }

@@ -1,10 +1,10 @@
 //! Feed-forward blocks.
 
 use puna_tensor::op::GatedMlp;
-use puna_tensor::{Result, Tensor};
+use puna_tensor::{DType, Result, Tensor};
 
-use super::matmul::linear::{Product, project};
-use super::matmul::wide::{Source, Wide, in_wide, round_to, scratch, with_row};
+use super::matmul::linear::{Product, Rows, project, with_rows};
+use super::matmul::wide::{Source, Wide, buffer, in_wide, round_to, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 
@@ -83,4 +83,42 @@ fn backward<W: Wide>(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Resul
 
 pub(super) fn gated_mlp(cpu: &Cpu, op: &GatedMlp, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
     in_wide!(inputs[0].dtype(), gated(cpu, op, inputs, outputs))
+}
+
+fn gated<W: Wide>(cpu: &Cpu, op: &GatedMlp, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
+    let (x, dtype) = (inputs[0], inputs[0].dtype());
+    let [gate, up, down] = op.projections(inputs);
+    let (rows, inner) = (x.shape().rows(), gate.weight.dim(0));
+    let bytes = rows * inner * dtype.unit_bytes();
+    let mut y = write(&outputs[0])?;
+    let y = &mut y.bytes()[..outputs[0].byte_range().len()];
+    let mut block = |gate_y: &mut [u8], up_y: &mut [u8]| {
+        let mut products = [Product { projection: gate, into: gate_y }, Product { projection: up, into: up_y }];
+        with_rows::<W, _>(cpu, x, |x| project(cpu, x, op.activations, dtype, &mut products))?;
+        buffer(cpu, rows * inner, |h: &mut [W]| {
+            let per_task = (TASK / inner.max(1)).max(1) * inner;
+            let (gate_y, up_y) = (&*gate_y, &*up_y);
+            cpu.pool.chunks_mut(h, per_task, |i, h| gate_rows(dtype, gate_y, up_y, i * per_task, h));
+            let h = Rows { values: h, rows, k: inner };
+            project(cpu, h, op.activations, dtype, &mut [Product { projection: down, into: y }])
+        })
+    };
+    match outputs {
+        [_, gate_y, up_y] => block(&mut write(gate_y)?.bytes()[..bytes], &mut write(up_y)?.bytes()[..bytes]),
+        _ => buffer(cpu, 2 * bytes.next_multiple_of(64), |both: &mut [u8]| {
+            let (gate_y, up_y) = both.split_at_mut(bytes.next_multiple_of(64));
+            block(&mut gate_y[..bytes], &mut up_y[..bytes])
+        }),
+    }
+}
+
+/// `h = silu(gate) * up`, rounded, from element `at` of both on.
+fn gate_rows<W: Wide>(dtype: DType, gate: &[u8], up: &[u8], at: usize, h: &mut [W]) {
+    scratch(2 * h.len(), |both: &mut [W]| {
+        let (gate_row, up_row) = both.split_at_mut(h.len());
+        W::load(dtype, gate, at, 1, gate_row);
+        W::load(dtype, up, at, 1, up_row);
+        W::swiglu(gate_row, up_row, h);
+        round_to(dtype, h);
+    });
 }

@@ -20,10 +20,7 @@ pub(super) fn rms_norm(cpu: &Cpu, op: &RmsNorm, inputs: &[&Tensor], outputs: &[T
 
 pub(super) fn add_rms_norm(cpu: &Cpu, op: &AddRmsNorm, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
     let [stream, x, weight] = inputs else { unreachable!("inference has counted them") };
-    in_wide!(
-        x.dtype(),
-        norm(cpu, op.eps, stream, Some(x), Some(weight), Some(&outputs[0]), &outputs[1], outputs.get(2))
-    )
+    in_wide!(x.dtype(), norm(cpu, op.eps, stream, Some(x), Some(weight), Some(&outputs[0]), &outputs[1], outputs.get(2)))
 }
 
 /// `y = norm(x + more) * weight`, with the sum in `sum` and the reciprocal norms in `saved`.
@@ -64,21 +61,27 @@ fn norm<W: Wide>(
                 x.load(x.layout().row_offset(first + i), row);
                 if let Some(more) = &more {
                     let more = more.row(more.layout().row_offset(first + i), other);
-                    row.iter_mut().zip(more).for_each(|(x, more)| *x += *more);
+                    W::add_row(more, row);
                     round_to(dtype, row);
                 }
                 if let Some(sum) = sums.as_mut().and_then(Iterator::next) {
                     W::store(dtype, row, sum);
                 }
-                let r = W::ONE / (W::sum_of_squares(row) / W::of(n as f64) + W::of(eps)).sqrt();
+                let r = W::reciprocal_rms(row, W::of(eps));
                 if let Some(saved) = saved.as_mut().and_then(Iterator::next) {
                     *saved = r;
                 }
-                row.iter_mut().for_each(|x| *x *= r);
-                round_to(dtype, row);
                 match weight {
-                    Some(weight) => with_row(dtype, y, |y| y.iter_mut().zip(row.iter().zip(weight)).for_each(|(y, (x, w))| *y = *x * *w)),
-                    None => W::store(dtype, row, y),
+                    // Nothing is rounded between.
+                    Some(weight) if dtype == W::DTYPE => W::scale_mul(row, r, weight, bytemuck::cast_slice_mut(y)),
+                    weight => {
+                        W::scale(row, r);
+                        if let Some(weight) = weight {
+                            round_to(dtype, row);
+                            W::mul_row(weight, row);
+                        }
+                        W::store(dtype, row, y);
+                    }
                 }
             }
         });

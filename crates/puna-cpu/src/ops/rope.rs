@@ -48,20 +48,9 @@ impl<'a> Angles<'a> {
     /// Turns one head by what [`load`](Self::load) gave.
     fn turn<W: Wide>(&self, angles: &[W], head: &mut [W]) {
         let (cos, sin) = angles.split_at(self.half);
-        let angles = cos.iter().zip(sin);
         match self.pairs {
-            RopePairs::Halves => {
-                let (first, second) = head.split_at_mut(self.half);
-                for ((x0, x1), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
-                    (*x0, *x1) = (*x0 * *cos - *x1 * *sin, *x1 * *cos + *x0 * *sin);
-                }
-            }
-            RopePairs::Interleaved => {
-                for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(angles) {
-                    let [x0, x1] = [pair[0], pair[1]];
-                    (pair[0], pair[1]) = (x0 * *cos - x1 * *sin, x1 * *cos + x0 * *sin);
-                }
-            }
+            RopePairs::Halves => W::rope_halves(head, cos, sin),
+            RopePairs::Interleaved => W::rope_interleaved(head, cos, sin),
         }
     }
 }

@@ -139,6 +139,9 @@ impl PagedAttention {
         };
         let (k, v) = (collect(k_pages)?, collect(v_pages)?);
         let device = q.device();
+        // Places beyond a sequence's length hold anything; as a factor of a probability of zero, NaN would stay.
+        let held = Tensor::arange(room, device)?.unsqueeze(0)?.lt(&lengths.unsqueeze(1)?)?.reshape([sequences * room, 1, 1])?;
+        let v = held.select(&v, &Tensor::zeros(1, v.dtype(), device)?)?;
         let k_starts = Tensor::arange(sequences + 1, device)?.mul(&Tensor::full(room as f64, 1, DType::U32, device)?)?;
         let seen = seen(self.mask, q_starts, q.dim(0), &k_starts, sequences * room, Some(lengths))?;
         let wide = q.cast(q.dtype().accumulator())?;

@@ -89,8 +89,8 @@ pub(super) fn infer_contiguous(args: &Args) -> Result<Inferred> {
     Ok(Inferred::one(*x.shape(), x.dtype()))
 }
 
-/// The same values in another dtype: floats round to nearest even, float to integer truncates toward zero and saturates (NaN to 0),
-/// integer to integer wraps; blocks decode to floats, floats encode to blocks.
+/// The same values in another dtype: floats and integers to floats round once, to nearest, ties to even; floats to integers truncate toward
+/// zero and saturate (NaN to 0); integer to integer wraps; blocks decode to floats, floats encode to blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cast {
     /// The dtype of the result.
@@ -147,7 +147,7 @@ impl Concat {
     }
 }
 
-/// A new tensor of one value, rounded to the dtype. No arguments.
+/// A new tensor of one value, converted as [`Cast`] converts an f64. No arguments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fill {
     /// The shape.
@@ -196,16 +196,15 @@ pub(super) fn infer_assign(args: &Args) -> Result<Inferred> {
             destination.shape()
         )));
     }
-    if destination.layout().strides().iter().zip(destination.shape().iter()).any(|(&stride, &length)| stride == 0 && length > 1) {
-        return Err(
-            args.fail(Kind::InPlace, format!("destination {} is broadcast: its elements share memory", destination.shape()))
-        );
-    }
     Ok(Inferred::results([]))
 }
 
 pub(super) fn infer_unpack(args: &Args) -> Result<Inferred> {
-    infer_contiguous(args)
+    let [x] = args.named(["x"])?;
+    if !x.is_packed() {
+        return Err(args.fail(Kind::Argument, format!("x {} {} is not packed; it is its own original", x.shape(), x.dtype())));
+    }
+    Ok(Inferred::one(*x.shape(), x.dtype()))
 }
 
 /// # Views

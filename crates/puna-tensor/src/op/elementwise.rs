@@ -1,7 +1,8 @@
 use super::{Args, Inferred, Op};
 use crate::{DType, Kind, Result, Shape, Tensor};
 
-/// A function of one argument, elementwise; floats, computed in f32 (f64 for f64) and rounded once. `Neg`, `Abs` and `Sign` take i64 too.
+/// A function of one argument, elementwise; floats, computed in f32 (f64 for f64) and rounded once; NaN for NaN. `Neg`, `Abs` and `Sign` take
+/// i64 too, and wrap. Of `-inf`, where the formula of `Silu`, `Gelu` and `GeluTanh` is infinity times zero, a device gives NaN or 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // The names are the functions; what is not evident says its formula.
 pub enum Unary {
@@ -25,6 +26,7 @@ pub enum Unary {
     Sigmoid,
     /// `x / (1 + exp(-x))`. Elfwing, Uchibe and Doya 2017, arXiv 1702.03118.
     Silu,
+    /// `max(x, 0)`.
     Relu,
     /// `ln(1 + exp(x))`, without overflow.
     Softplus,

@@ -89,7 +89,8 @@ impl Take {
 
 /// `y[.., i] = sum over j with index[.., j] = i, in order, of source[.., j]`: the derivative of [`Take`].
 ///
-/// `source [.., m]` of a float dtype or u32, `index` u32 of the same shape; `y [.., length]`. An index out of range adds nothing.
+/// `source [.., m]` of a float dtype or u32, `index` u32 of the same shape; `y [.., length]`, accumulated in f32 (f64 for f64) and rounded once,
+/// of u32 wrapping. An index out of range adds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TakeBackward {
     /// The length of the result's last axis.

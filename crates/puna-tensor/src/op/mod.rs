@@ -339,12 +339,17 @@ impl Op {
         Ok(())
     }
 
-    /// In-place ops change leaves under `no_grad` or plain tensors, never what a recorded op gave, and no argument shares their memory.
+    /// In-place ops change leaves under `no_grad` or plain tensors, never what a recorded op gave; neither another argument nor
+    /// another of their own elements shares their memory.
     fn check_changes(&self, inputs: &[&Tensor], recording: bool) -> Result<()> {
         let fail = |message: String| Err(Error::new(Kind::InPlace, self.name(), message).with_arguments(inputs));
         for &changed in self.changes() {
             if recording {
                 return fail(format!("argument {changed} is changed in place, which is not recorded; run it under no_grad"));
+            }
+            let layout = inputs[changed].layout();
+            if layout.strides().iter().zip(layout.shape().iter()).any(|(&stride, &length)| stride == 0 && length > 1) {
+                return fail(format!("argument {changed} {} is broadcast: its elements share memory", layout.shape()));
             }
             if inputs[changed].source().is_some() {
                 return fail(format!("argument {changed} is the result of a recorded op and may not be changed; detach() first"));
@@ -476,7 +481,9 @@ impl Op {
             Self::Affine(_) | Self::View(_) | Self::Contiguous | Self::Cast(_) | Self::Concat(_) | Self::CumSum => false,
             Self::Select => i == 0,
             Self::Reduce(op) => op.keeps_input(),
-            Self::GatherRows(_) | Self::Take(_) => i == 1,
+            Self::GatherRows(_) | Self::Take(_) | Self::ScatterAddRows(_) | Self::TakeBackward(_) => i == 1,
+            // Its places, a result, are all that its derivative reads.
+            Self::Sort(_) => false,
             Self::Softmax | Self::LogSoftmax | Self::Int8Blocks => false,
             Self::Rope(_) => i > 0,
             // What its derivative reads of the stream and x is their sum, a result.

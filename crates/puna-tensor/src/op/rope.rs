@@ -92,7 +92,12 @@ impl RopeAndCache {
         let [q, k, v, cos, sin, positions, k_pages, v_pages, slots] = inputs else { unreachable!("inference has counted them") };
         for (pages, rows) in [(k_pages, k.rope(cos, sin, positions, self.pairs)?), (v_pages, (*v).clone())] {
             let shape = pages.shape();
-            pages.reshape([shape[0] * shape[1], shape[2], shape[3]])?.scatter_rows(slots, &rows)?;
+            let flat = pages.reshape([shape[0] * shape[1], shape[2], shape[3]])?;
+            flat.scatter_rows(slots, &rows)?;
+            // Strides that do not allow the reshape made it a copy.
+            if !flat.buffer().is_same(pages.buffer()) {
+                pages.assign(&flat.reshape(*shape)?)?;
+            }
         }
         Ok(vec![q.rope(cos, sin, positions, self.pairs)?])
     }

@@ -6,14 +6,14 @@
 use puna_tensor::op::AttentionBackward;
 use puna_tensor::{DType, Result, Tensor};
 
-use super::keys::{Place, Rows, Sequence, sequences};
+use super::keys::{Place, Rows, Sequence, scores, sequences};
 use super::{TILE, cut, k_end};
 use crate::backend::Cpu;
 use crate::memory::{Write, write};
 use crate::ops::matmul::wide::{Source, Wide, scratch};
 
 /// How many query rows (queries times heads of a group) are taken at a time.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 
 /// Some consecutive queries or keys of a sequence and a kv head: what a task computes.
 struct Part<'a> {
@@ -23,6 +23,14 @@ struct Part<'a> {
     kv_head: usize,
     /// Of each: where its gradients go, for one tensor or two.
     into: Vec<[&'a mut [u8]; 2]>,
+}
+
+/// The rows of some queries: the heads of one group of each, from query `first` of the sequence on.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    sequence: &'a Sequence,
+    first: usize,
+    kv_head: usize,
 }
 
 struct Shared<'a, W> {
@@ -75,7 +83,8 @@ fn all<'w>(memory: &'w mut Write<'_>, tensor: &Tensor) -> &'w mut [u8] {
     bytes
 }
 
-/// Cuts two results `[n, kv_heads, run]` into parts of at most `most` entries: `spans` are the first entry and the number of each sequence.
+/// Cuts two results `[n, kv_heads, run]` into parts of at most `most` entries. `spans`: of each sequence, its first entry and how many
+/// there are.
 fn cut_all<'a>(
     spans: impl Iterator<Item = (&'a Sequence, usize, usize)>,
     kv_heads: usize,
@@ -91,7 +100,9 @@ fn cut_all<'a>(
         if count == 0 {
             continue;
         }
-        into.iter_mut().zip(runs).for_each(|(into, run)| drop(cut(into, skipped * kv_heads * run)));
+        for (into, run) in into.iter_mut().zip(runs) {
+            cut(into, skipped * kv_heads * run);
+        }
         for first in (0..count).step_by(most) {
             let entries = most.min(count - first);
             let from = parts.len();
@@ -109,24 +120,24 @@ fn cut_all<'a>(
 }
 
 impl<W: Wide> Shared<'_, W> {
-    /// The rows of `queries` queries from `first` of the sequence on: the group's heads of each.
-    fn load(&self, from: &Source<'_>, sequence: &Sequence, first: usize, kv_head: usize, dim: usize, into: &mut [W]) {
+    fn load(&self, from: &Source<'_>, at: At<'_>, dim: usize, into: &mut [W]) {
         for (r, row) in into.chunks_exact_mut(dim.max(1)).enumerate() {
-            from.load(from.layout().row_offset(self.row(sequence, first, kv_head, r)), row);
+            from.load(from.layout().row_offset(self.row(at, r)), row);
         }
     }
 
-    fn row(&self, sequence: &Sequence, first: usize, kv_head: usize, r: usize) -> usize {
-        (sequence.first + first + r / self.group) * self.heads + kv_head * self.group + r % self.group
+    /// Row `r` among all tokens' heads.
+    fn row(&self, at: At<'_>, r: usize) -> usize {
+        (at.sequence.first + at.first + r / self.group) * self.heads + at.kv_head * self.group + r % self.group
     }
 
     /// Of each row: the log-sum-exp, and `sum(dy * y)`.
-    fn row_terms(&self, sequence: &Sequence, first: usize, kv_head: usize, dy: &[W], y: &mut [W], lse: &mut [W], delta: &mut [W]) {
+    fn row_terms(&self, at: At<'_>, dy: &[W], y: &mut [W], lse: &mut [W], delta: &mut [W]) {
         let stride = self.lse.layout().strides();
         for (r, (lse, delta)) in lse.iter_mut().zip(delta).enumerate() {
-            let row = self.row(sequence, first, kv_head, r);
-            let at = self.lse.layout().offset() + row / self.heads * stride[0] + row % self.heads * stride[1];
-            self.lse.load(at, std::slice::from_mut(lse));
+            let row = self.row(at, r);
+            let place = self.lse.layout().offset() + row / self.heads * stride[0] + row % self.heads * stride[1];
+            self.lse.load(place, std::slice::from_mut(lse));
             self.y.load(self.y.layout().row_offset(row), y);
             *delta = W::dot(&dy[r * self.v_dim..][..self.v_dim], y);
         }
@@ -150,26 +161,26 @@ impl<W: Wide> Shared<'_, W> {
         let (group, dim, v_dim) = (self.group, self.dim, self.v_dim);
         let rows = part.into.len() * group;
         let seen = sequence.seen(self.op.mask, first + part.into.len() - 1);
-        scratch(rows * (2 * dim + v_dim + 2 * TILE + 2) + (TILE + 1) * dim.max(v_dim), |memory: &mut [W]| {
+        scratch(rows * (2 * dim + v_dim + 2 * TILE + 2) + (2 * TILE + 1) * dim.max(v_dim), |memory: &mut [W]| {
             let (q, rest) = memory.split_at_mut(rows * dim);
             let (dq, rest) = rest.split_at_mut(rows * dim);
             let (dy, rest) = rest.split_at_mut(rows * v_dim);
             let (p, rest) = rest.split_at_mut(rows * TILE);
             let (ds, rest) = rest.split_at_mut(rows * TILE);
             let (lse, rest) = rest.split_at_mut(rows);
-            let (delta, wide) = rest.split_at_mut(rows);
-            self.load(&self.q, sequence, first, kv_head, dim, q);
-            self.load(&self.dy, sequence, first, kv_head, v_dim, dy);
-            self.row_terms(sequence, first, kv_head, dy, &mut wide[..v_dim], lse, delta);
+            let (delta, rest) = rest.split_at_mut(rows);
+            let (columns, wide) = rest.split_at_mut(TILE * dim.max(v_dim));
+            let at = At { sequence, first, kv_head };
+            self.load(&self.q, at, dim, q);
+            self.load(&self.dy, at, v_dim, dy);
+            self.row_terms(at, dy, &mut wide[..v_dim], lse, delta);
             dq.fill(W::ZERO);
             for start in (0..seen).step_by(TILE) {
                 let count = TILE.min(seen - start);
-                self.k.runs(sequence, kv_head, start, count, wide, |at, keys, stride, run| {
-                    W::scores(q, dim, keys, stride, run, &mut p[at..], TILE);
-                });
-                self.v.runs(sequence, kv_head, start, count, wide, |at, values, stride, run| {
-                    W::scores(dy, v_dim, values, stride, run, &mut ds[at..], TILE);
-                });
+                self.k.columns(sequence, kv_head, start, count, wide, columns);
+                scores(q, dim, columns, p);
+                self.v.columns(sequence, kv_head, start, count, wide, columns);
+                scores(dy, v_dim, columns, ds);
                 let sees = |r: usize| sequence.seen(self.op.mask, first + r / group).saturating_sub(start).min(count);
                 for (r, (p, ds)) in p.chunks_exact_mut(TILE).zip(ds.chunks_exact_mut(TILE)).enumerate() {
                     self.probabilities(&mut p[..sees(r)], &mut ds[..sees(r)], lse[r], delta[r]);
@@ -193,12 +204,12 @@ impl<W: Wide> Shared<'_, W> {
         let (group, dim, v_dim) = (self.group, self.dim, self.v_dim);
         let per_block = (ROWS / group.max(1)).max(1);
         let most = per_block * group;
-        let length = count * 2 * (dim + v_dim) + most * (dim + v_dim + 4 * TILE + 2) + v_dim + TILE * dim.max(v_dim);
+        let length = (count + TILE) * (dim + v_dim) + most * (dim + v_dim + 4 * TILE + 2) + v_dim + TILE * dim.max(v_dim);
         scratch(length, |memory: &mut [W]| {
             let (dk, rest) = memory.split_at_mut(count * dim);
             let (dv, rest) = rest.split_at_mut(count * v_dim);
-            let (k, rest) = rest.split_at_mut(count * dim);
-            let (v, rest) = rest.split_at_mut(count * v_dim);
+            let (k, rest) = rest.split_at_mut(TILE * dim);
+            let (v, rest) = rest.split_at_mut(TILE * v_dim);
             let (q, rest) = rest.split_at_mut(most * dim);
             let (dy, rest) = rest.split_at_mut(most * v_dim);
             let (p, rest) = rest.split_at_mut(most * TILE);
@@ -209,13 +220,8 @@ impl<W: Wide> Shared<'_, W> {
             let (lse, rest) = rest.split_at_mut(most);
             let (delta, rest) = rest.split_at_mut(most);
             let (y, wide) = rest.split_at_mut(v_dim);
-            for (rows, from, dim) in [(&mut *k, &self.k, dim), (&mut *v, &self.v, v_dim)] {
-                from.runs(sequence, kv_head, start, count, wide, |at, all, stride, run| {
-                    for i in 0..run {
-                        rows[(at + i) * dim..][..dim].copy_from_slice(&all[i * stride..][..dim]);
-                    }
-                });
-            }
+            self.k.columns(sequence, kv_head, start, count, wide, k);
+            self.v.columns(sequence, kv_head, start, count, wide, v);
             dk.fill(W::ZERO);
             dv.fill(W::ZERO);
             for first in (0..sequence.queries).step_by(per_block) {
@@ -225,12 +231,13 @@ impl<W: Wide> Shared<'_, W> {
                     continue;
                 }
                 let (q, dy) = (&mut q[..rows * dim], &mut dy[..rows * v_dim]);
-                self.load(&self.q, sequence, first, kv_head, dim, q);
-                self.load(&self.dy, sequence, first, kv_head, v_dim, dy);
-                self.row_terms(sequence, first, kv_head, dy, y, &mut lse[..rows], &mut delta[..rows]);
+                let at = At { sequence, first, kv_head };
+                self.load(&self.q, at, dim, q);
+                self.load(&self.dy, at, v_dim, dy);
+                self.row_terms(at, dy, y, &mut lse[..rows], &mut delta[..rows]);
                 let (p, ds) = (&mut p[..rows * TILE], &mut ds[..rows * TILE]);
-                W::scores(q, dim, k, dim, count, p, TILE);
-                W::scores(dy, v_dim, v, v_dim, count, ds, TILE);
+                scores(q, dim, k, p);
+                scores(dy, v_dim, v, ds);
                 for (r, (p, ds)) in p.chunks_exact_mut(TILE).zip(ds.chunks_exact_mut(TILE)).enumerate() {
                     let seen = sequence.seen(self.op.mask, first + r / group).saturating_sub(start).min(count);
                     self.probabilities(&mut p[..seen], &mut ds[..seen], lse[r], delta[r]);

@@ -3,6 +3,7 @@
 use puna_tensor::Tensor;
 use puna_tensor::op::Mask;
 
+use super::TILE;
 use crate::ops::matmul::wide::{Indices, Source, Wide};
 
 /// A sequence's queries and keys.
@@ -29,8 +30,8 @@ impl Sequence {
     }
 }
 
-/// The sequences, in order. Starts that do not ascend, or lead beyond what there is, make them shorter. `k_end`: where a sequence's keys
-/// end, or how many there are where `k_starts` is none.
+/// The sequences, in order. Starts that do not ascend, or lead beyond what there is, make them shorter. `k_end`: where a
+/// sequence's keys end, or how many there are where `k_starts` is none.
 pub(super) fn sequences(
     q_starts: &Tensor,
     tokens: usize,
@@ -128,4 +129,29 @@ impl<'a> Rows<'a> {
             at += run;
         }
     }
+
+    /// The `count` keys from `start` on as columns `[dim, TILE]`, so that scores are chains over `dim` with a key in each lane.
+    /// Columns beyond `count` hold anything.
+    pub(super) fn columns<W: Wide>(
+        &self,
+        sequence: &Sequence,
+        head: usize,
+        start: usize,
+        count: usize,
+        wide: &mut [W],
+        columns: &mut [W],
+    ) {
+        self.runs(sequence, head, start, count, wide, |at, rows, stride, run| {
+            for i in 0..run {
+                let column = columns.iter_mut().skip(at + i).step_by(TILE);
+                column.zip(&rows[i * stride..][..self.dim]).for_each(|(y, x)| *y = *x);
+            }
+        });
+    }
+}
+
+/// `scores[r, j] = q[r] . columns[j]` for the rows `q [rows, dim]`; `scores` is `[rows, TILE]`.
+pub(super) fn scores<W: Wide>(q: &[W], dim: usize, columns: &[W], scores: &mut [W]) {
+    scores.fill(W::ZERO);
+    W::accumulate_rows(q, dim, dim, columns, TILE, TILE, scores);
 }

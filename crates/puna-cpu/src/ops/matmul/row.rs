@@ -1,111 +1,86 @@
-//! Functions of rows in the types that sums are formed in. Sums have 16 lanes and one order of joining them, whatever the machine.
+//! Functions of rows in the types that sums are formed in, for kernels written once for f32 and f64.
 
-/// What kernels written once for f32 and f64 do to rows.
-pub(crate) trait Row: Copy {
-    /// `sum x^2`.
-    fn sum_of_squares(x: &[Self]) -> Self;
+use crate::simd::Isa;
+use crate::simd::vector::{self, Function, Real};
+
+/// What the vector units do to rows: see [`vector`].
+pub(crate) trait Row: Real {
+    /// `1 / sqrt(mean(x^2) + eps)`.
+    fn reciprocal_rms(x: &[Self], eps: Self) -> Self {
+        vector::reciprocal_rms(Isa::detect(), x, eps)
+    }
 
     /// `sum a * b`.
-    fn dot(a: &[Self], b: &[Self]) -> Self;
-
-    /// `exp`.
-    fn exp(self) -> Self;
+    fn dot(a: &[Self], b: &[Self]) -> Self {
+        vector::dot(Isa::detect(), a, b)
+    }
 
     /// The largest value; `-inf` of none, NaN where there is one.
-    fn largest(x: &[Self]) -> Self;
+    fn largest(x: &[Self]) -> Self {
+        vector::max(Isa::detect(), x)
+    }
 
     /// `x *= by`.
-    fn scale(x: &mut [Self], by: Self);
+    fn scale(x: &mut [Self], by: Self) {
+        vector::scale(Isa::detect(), x, by);
+    }
+
+    /// `y = (x * scale) * weight`.
+    fn scale_mul(x: &[Self], scale: Self, weight: &[Self], y: &mut [Self]) {
+        vector::scale_mul(Isa::detect(), x, scale, weight, y);
+    }
+
+    /// `y += x`.
+    fn add_row(x: &[Self], y: &mut [Self]) {
+        vector::add(Isa::detect(), x, y);
+    }
+
+    /// `y *= x`.
+    fn mul_row(x: &[Self], y: &mut [Self]) {
+        vector::mul(Isa::detect(), x, y);
+    }
+
+    /// `x = exp(x)`.
+    fn exp_all(x: &mut [Self]) {
+        vector::map(Isa::detect(), Function::Exp, x);
+    }
 
     /// `x = exp(x - shift)`; the sum.
-    fn exp_minus(x: &mut [Self], shift: Self) -> Self;
+    fn exp_minus(x: &mut [Self], shift: Self) -> Self {
+        vector::exp_sub_sum(Isa::detect(), x, shift)
+    }
 
     /// `y = silu(gate) * up`.
-    fn swiglu(gate: &[Self], up: &[Self], y: &mut [Self]);
+    fn swiglu(gate: &[Self], up: &[Self], y: &mut [Self]) {
+        vector::swiglu(Isa::detect(), gate, up, y);
+    }
 
     /// `y = 1 / (1 + exp(-x))`.
-    fn sigmoid(x: &[Self], y: &mut [Self]);
+    fn sigmoid(x: &[Self], y: &mut [Self]) {
+        y.copy_from_slice(x);
+        vector::map(Isa::detect(), Function::Sigmoid, y);
+    }
 
-    /// `out[r * out_stride + j] = q[r] . keys[j]`, for the rows `q [rows, dim]` and `n` keys, the `j`-th at `keys[j * stride ..]`.
-    fn scores(q: &[Self], dim: usize, keys: &[Self], stride: usize, n: usize, out: &mut [Self], out_stride: usize);
+    /// Turns a head whose pairs are `(i, i + n / 2)`.
+    fn rope_halves(head: &mut [Self], cos: &[Self], sin: &[Self]) {
+        vector::rope_halves(Isa::detect(), head, cos, sin);
+    }
+
+    /// Turns a head whose pairs are `(2 i, 2 i + 1)`.
+    fn rope_interleaved(head: &mut [Self], cos: &[Self], sin: &[Self]) {
+        vector::rope_interleaved(Isa::detect(), head, cos, sin);
+    }
 
     /// `sum += sum_j p[j] * values[j]`, one chain in order of `j`, the `j`-th row at `values[j * stride ..]`.
-    fn accumulate(p: &[Self], values: &[Self], stride: usize, sum: &mut [Self]);
+    fn accumulate(p: &[Self], values: &[Self], stride: usize, sum: &mut [Self]) {
+        vector::accumulate::<Self>(Isa::detect(), p, p.len(), p.len(), values, stride, sum.len(), sum);
+    }
+
+    /// As [`accumulate`](Self::accumulate) for the rows `sums [rows, dim]`, each with `n` weights, `p_stride` from a row's to the next's.
+    fn accumulate_rows(p: &[Self], p_stride: usize, n: usize, values: &[Self], stride: usize, dim: usize, sums: &mut [Self]) {
+        vector::accumulate::<Self>(Isa::detect(), p, p_stride, n, values, stride, dim, sums);
+    }
 }
 
-const LANES: usize = 16;
-
-macro_rules! plain {
-    ($type:ident) => {
-        impl Row for $type {
-            fn sum_of_squares(x: &[Self]) -> Self {
-                Self::dot(x, x)
-            }
-
-            fn dot(a: &[Self], b: &[Self]) -> Self {
-                let mut lanes = [0.0; LANES];
-                let (a, b) = (a.chunks(LANES), b.chunks(LANES));
-                a.zip(b).for_each(|(a, b)| lanes.iter_mut().zip(a.iter().zip(b)).for_each(|(lane, (a, b))| *lane += a * b));
-                join(lanes)
-            }
-
-            fn exp(self) -> Self {
-                self.exp()
-            }
-
-            fn largest(x: &[Self]) -> Self {
-                x.iter().fold(Self::NEG_INFINITY, |m, &x| if x > m || x.is_nan() { x } else { m })
-            }
-
-            fn scale(x: &mut [Self], by: Self) {
-                x.iter_mut().for_each(|x| *x *= by);
-            }
-
-            fn exp_minus(x: &mut [Self], shift: Self) -> Self {
-                let mut lanes = [0.0; LANES];
-                for x in x.chunks_mut(LANES) {
-                    for (lane, x) in lanes.iter_mut().zip(x) {
-                        *x = (*x - shift).exp();
-                        *lane += *x;
-                    }
-                }
-                join(lanes)
-            }
-
-            fn swiglu(gate: &[Self], up: &[Self], y: &mut [Self]) {
-                y.iter_mut().zip(gate.iter().zip(up)).for_each(|(y, (g, u))| *y = g / (1.0 + (-g).exp()) * u);
-            }
-
-            fn sigmoid(x: &[Self], y: &mut [Self]) {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = 1.0 / (1.0 + (-x).exp()));
-            }
-
-            fn scores(q: &[Self], dim: usize, keys: &[Self], stride: usize, n: usize, out: &mut [Self], out_stride: usize) {
-                for (r, out) in out.chunks_mut(out_stride).take(rows(q, dim)).enumerate() {
-                    for (j, out) in out[..n].iter_mut().enumerate() {
-                        *out = Self::dot(&q[r * dim..][..dim], &keys[j * stride..][..dim]);
-                    }
-                }
-            }
-
-            fn accumulate(p: &[Self], values: &[Self], stride: usize, sum: &mut [Self]) {
-                for (j, p) in p.iter().enumerate() {
-                    sum.iter_mut().zip(&values[j * stride..]).for_each(|(sum, v)| *sum += p * v);
-                }
-            }
-        }
-    };
-}
-plain!(f32);
-plain!(f64);
-
-fn rows<T>(q: &[T], dim: usize) -> usize {
-    q.len().checked_div(dim).unwrap_or(usize::MAX)
-}
-
-/// Pairs of halves.
-fn join<T: Copy + std::ops::Add<Output = T>>(lanes: [T; LANES]) -> T {
-    let eight: [T; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [T; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
-}
+impl Row for f32 {}
+impl Row for f64 {}

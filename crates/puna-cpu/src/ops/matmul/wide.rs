@@ -1,17 +1,21 @@
 //! Floats of any dtype, widened to the type that sums are formed in and rounded from it: f32, and f64 for f64.
 
 use std::cell::RefCell;
+use std::ops::{AddAssign, MulAssign};
 
 use bytemuck::{Pod, Zeroable};
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use puna_tensor::{DType, Layout, Tensor};
+use puna_tensor::{Backend, DType, Layout, Result, Tensor};
 
+use super::kernel::Kernel;
 use super::row::Row;
-use crate::memory::{Line, Read, read};
+use crate::backend::Cpu;
+use crate::memory::{Line, Memory, Read, read};
+use crate::simd::Isa;
+use crate::simd::float::Float;
 
 /// What sums are formed in.
-pub(crate) trait Wide: Pod + Send + Sync + PartialOrd + std::fmt::Debug + num::Arithmetic + Row + 'static {
+pub(crate) trait Wide: Row + Kernel + AddAssign + MulAssign {
     /// The dtype.
     const DTYPE: DType;
 
@@ -20,58 +24,6 @@ pub(crate) trait Wide: Pod + Send + Sync + PartialOrd + std::fmt::Debug + num::A
 
     /// Rounds values to `dtype`, side by side.
     fn store(dtype: DType, values: &[Self], into: &mut [u8]);
-}
-
-/// The arithmetic that kernels written once for f32 and f64 use.
-pub(crate) mod num {
-    use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
-
-    pub(crate) trait Arithmetic:
-        Copy
-        + Add<Output = Self>
-        + Sub<Output = Self>
-        + Mul<Output = Self>
-        + Div<Output = Self>
-        + Neg<Output = Self>
-        + AddAssign
-        + MulAssign
-    {
-        const ZERO: Self;
-        const ONE: Self;
-        const NEG_INFINITY: Self;
-
-        fn of(x: f64) -> Self;
-        fn sqrt(self) -> Self;
-        fn ln(self) -> Self;
-        fn larger(self, other: Self) -> Self;
-    }
-
-    macro_rules! arithmetic {
-        ($($type:ident),*) => {$(
-            impl Arithmetic for $type {
-                const ZERO: Self = 0.0;
-                const ONE: Self = 1.0;
-                const NEG_INFINITY: Self = $type::NEG_INFINITY;
-
-                fn of(x: f64) -> Self {
-                    x as $type
-                }
-
-                fn sqrt(self) -> Self {
-                    self.sqrt()
-                }
-
-                fn ln(self) -> Self {
-                    self.ln()
-                }
-
-                fn larger(self, other: Self) -> Self {
-                    self.max(other)
-                }
-            }
-        )*};
-    }
-    arithmetic!(f32, f64);
 }
 
 /// An element type as it lies in memory, beside a wide one.
@@ -118,11 +70,11 @@ macro_rules! stored_half {
             }
 
             fn widen_all(from: &[Self], into: &mut [f32]) {
-                from.convert_to_f32_slice(into);
+                Float::widen_all(Isa::detect(), from, into);
             }
 
             fn round_all(from: &[f32], into: &mut [Self]) {
-                into.convert_from_f32_slice(from);
+                Float::round_all(Isa::detect(), from, into);
             }
         }
 
@@ -232,7 +184,7 @@ impl<'a> Source<'a> {
     /// As [`load`](Self::load); without a copy where the elements lie as they are asked for. As many as `scratch` has.
     pub(crate) fn row<'s, W: Wide>(&'s self, offset: usize, scratch: &'s mut [W]) -> &'s [W] {
         if self.is_direct::<W>() {
-            return &bytemuck::cast_slice(&self.memory.bytes()[offset * size_of::<W>()..][..size_of_val(scratch)])[..];
+            return bytemuck::cast_slice(&self.memory.bytes()[offset * size_of::<W>()..][..size_of_val(scratch)]);
         }
         self.load(offset, scratch);
         scratch
@@ -282,14 +234,32 @@ pub(crate) fn scratch<T: Pod, R>(length: usize, f: impl FnOnce(&mut [T]) -> R) -
     thread_local! {
         static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
     }
+    /// More than this is not kept.
+    const KEPT: usize = (16 << 20) / size_of::<Line>();
+
     let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
     if memory.len() < lines {
-        memory.resize(lines, Line::zeroed());
+        // Zeroed pages come from the system without being touched.
+        memory = bytemuck::zeroed_vec(lines);
     }
     let result = f(&mut bytemuck::cast_slice_mut(&mut memory[..lines])[..length]);
-    FREE.with_borrow_mut(|free| free.push(memory));
+    if memory.len() <= KEPT {
+        FREE.with_borrow_mut(|free| free.push(memory));
+    }
     result
+}
+
+/// As [`scratch`], for lengths that grow with the number of rows: large memory comes from, and goes back to, the device's free list.
+pub(crate) fn buffer<T: Pod, R>(cpu: &Cpu, length: usize, f: impl FnOnce(&mut [T]) -> Result<R>) -> Result<R> {
+    const LARGE: usize = 256 << 10;
+    let bytes = length * size_of::<T>();
+    if bytes <= LARGE {
+        return scratch(length, f);
+    }
+    let buffer = cpu.alloc(bytes)?;
+    let mut memory = Memory::of(&buffer).write()?;
+    f(&mut bytemuck::cast_slice_mut(memory.bytes())[..length])
 }
 
 /// Calls `f` with a row of a result: in place where it is of the wide type, else with scratch that is rounded afterwards.
