@@ -3,21 +3,31 @@ use puna_tensor::{BlockType, DType, Device, Tensor};
 use crate::Array;
 use crate::draw::{Draw, shape_of};
 
-/// Blocks of a tensor of this shape with every kind of quant and scale, and the values they stand for: most encoded from about normal values,
-/// some of random bytes with the f16 scales kept finite.
+/// Blocks of a tensor of this shape, of random quants and inner scales (also ones that no encoder would write), and the values that they
+/// stand for, some units large.
 pub(crate) fn random_blocks(block: BlockType, shape: &[usize], seed: u64) -> (Vec<u8>, Array) {
+    // What the f16 fields are multiplied with at most is made to be about 3: the scale's, then the minimum's factor.
+    let (scale, minimum) = match block {
+        BlockType::Q8_0 => (3.0 / 127.0, 0.0),
+        BlockType::Q4_0 => (3.0 / 8.0, 0.0),
+        BlockType::Q4_1 => (6.0 / 15.0, -3.0),
+        BlockType::Q5_0 => (3.0 / 16.0, 0.0),
+        BlockType::Q5_1 => (6.0 / 31.0, -3.0),
+        BlockType::Q2K => (6.0 / (15.0 * 3.0), 3.0 / 15.0),
+        BlockType::Q3K => (3.0 / (32.0 * 4.0), 0.0),
+        BlockType::Q4K => (6.0 / (63.0 * 15.0), 3.0 / 63.0),
+        BlockType::Q5K => (6.0 / (63.0 * 31.0), 3.0 / 63.0),
+        BlockType::Q6K => (3.0 / (128.0 * 32.0), 0.0),
+        other => panic!("{other} has no scale here"),
+    };
     let mut draw = Draw::new(seed);
     let count = shape.iter().product::<usize>() / block.values();
-    let mut bytes = vec![0; count * block.bytes()];
+    let mut bytes: Vec<u8> = (0..count * block.bytes()).map(|_| draw.bits() as u8).collect();
     for bytes in bytes.chunks_exact_mut(block.bytes()) {
-        let values: Vec<f32> = (0..block.values()).map(|_| draw.normal() as f32).collect();
-        puna_quant::encode(block, &values, bytes).expect("one block");
-        if draw.below(3) == 0 {
-            // Bytes that no encoder would write: all quants, all inner scales; the f16 fields stay as they are.
-            let original = bytes.to_vec();
-            let halves = scales(block);
-            bytes.iter_mut().for_each(|byte| *byte = draw.bits() as u8);
-            halves.iter().for_each(|&at| bytes[at..at + 2].copy_from_slice(&original[at..at + 2]));
+        for (&at, factor) in scales(block).iter().zip([scale, minimum]) {
+            let sign = if draw.below(8) == 0 { -1.0 } else { 1.0 };
+            let value = half::f16::from_f64(sign * factor * (0.5 + draw.uniform()));
+            bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
     }
     let values = decoded(block, &bytes, shape);

@@ -17,6 +17,8 @@ pub(crate) struct Expected {
     terms: usize,
     /// How many times values on the way are rounded to `dtype`.
     roundings: usize,
+    /// Whether errors of a sum are all of one sign.
+    one_sided: bool,
     /// What else an element may be off by, absolutely.
     slack: Option<Array>,
     integers: Option<Array<i128>>,
@@ -26,7 +28,17 @@ impl Expected {
     /// A float output: one rounding of this value, a few operations in the accumulating dtype before.
     pub(crate) fn new(dtype: DType, value: Array) -> Self {
         let magnitude = value.map(f64::abs);
-        Self { dtype, value, magnitude, accumulator: dtype.accumulator(), terms: 1, roundings: 0, slack: None, integers: None }
+        Self {
+            dtype,
+            value,
+            magnitude,
+            accumulator: dtype.accumulator(),
+            terms: 1,
+            roundings: 0,
+            one_sided: false,
+            slack: None,
+            integers: None,
+        }
     }
 
     /// An integer output, exact.
@@ -50,6 +62,12 @@ impl Expected {
     /// Sums are formed in another dtype than the output's.
     pub(crate) fn accumulated_in(mut self, accumulator: DType) -> Self {
         self.accumulator = accumulator;
+        self
+    }
+
+    /// All terms of a sum are equal, and so are their roundings: errors don't cancel.
+    pub(crate) fn equal_terms(mut self) -> Self {
+        self.one_sided = true;
         self
     }
 
@@ -98,7 +116,8 @@ impl Expected {
     /// Errors of a sum are independent, so that as a norm over many elements they stay near the root of the terms' number.
     fn norm_tolerance(&self) -> f64 {
         let (out, accumulator) = (unit(self.dtype), unit(self.accumulator));
-        out * (1 + 2 * self.roundings) as f64 + accumulator * 4.0 * ((self.terms as f64).sqrt() + 2.0)
+        let chain = if self.one_sided { (self.terms + 8) as f64 } else { 4.0 * ((self.terms as f64).sqrt() + 2.0) };
+        out * (1 + 2 * self.roundings) as f64 + accumulator * chain
     }
 
     /// Compares an output with this.

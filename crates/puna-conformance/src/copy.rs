@@ -201,7 +201,7 @@ fn cast_decodes_blocks(device: &Device) {
 fn cast_encodes_blocks_as_the_codec_does(device: &Device) {
     for (block, from) in BlockType::ALL.into_iter().flat_map(|block| DType::FLOATS.map(|from| (block, from))) {
         let mut draw = Draw::new(35);
-        let shape = [3, 2 * block.values()];
+        let shape = [2, block.values()];
         let x = draw.floats(&shape, from);
         let values: Vec<f32> = x.values.iter().map(|&v| v as f32).collect();
         let mut bytes = vec![0; values.len() / block.values() * block.bytes()];

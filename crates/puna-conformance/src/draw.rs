@@ -29,7 +29,8 @@ pub(crate) fn each<S: Strategy>(cases: u32, strategy: S, body: impl Fn(S::Value)
 pub(crate) fn shapes(least: usize, most: usize, elements: usize) -> impl Strategy<Value = Vec<usize>> {
     vec(select(&LENGTHS[..]), least..=most).prop_map(move |mut shape| {
         // Too many elements: the longest axes are shortened, which keeps the rank and the odd lengths of the others.
-        while shape.iter().product::<usize>() > elements {
+        // An empty axis does not count, since what surrounds a part cut out of a larger tensor is not empty.
+        while shape.iter().map(|&length| length.max(1)).product::<usize>() > elements {
             let longest = (0..shape.len()).max_by_key(|&i| shape[i]).expect("a shape of many elements has axes");
             shape[longest] = LENGTHS[LENGTHS.iter().position(|&l| l == shape[longest]).expect("drawn from it") - 1];
         }
@@ -170,7 +171,14 @@ impl Draw {
             _ => {
                 let order = if self.below(2) == 0 { self.order(shape.len()) } else { (0..shape.len()).collect() };
                 let stored = values.permute(&order);
-                let (before, after): (Vec<_>, Vec<_>) = shape.iter().map(|_| (self.below(3), self.below(3))).unzip();
+                // Of many axes only some are padded: the larger tensor is no more than some times as large.
+                let (mut room, mut margins) = (8, Vec::new());
+                for &length in &stored.shape {
+                    let (before, after) = if room > 1 { (self.below(3), self.below(3)) } else { (0, 0) };
+                    room /= (length + before + after).div_ceil(length.max(1)).clamp(1, 8);
+                    margins.push((before, after));
+                }
+                let (before, after): (Vec<usize>, Vec<usize>) = margins.into_iter().unzip();
                 let larger: Vec<usize> = (0..shape.len()).map(|i| before[i] + stored.shape[i] + after[i]).collect();
                 let padded = Array::from_fn(&larger, |index| {
                     let inside: Option<Vec<usize>> =

@@ -22,7 +22,8 @@ pub struct Options {
 pub fn device(options: Options) -> Result<Device> {
     let available = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let threads = options.threads.map_or_else(available, NonZeroUsize::get);
-    let pool = Pool::new(threads).map_err(|e| Error::new(Kind::Backend, "cpu", format!("{threads} threads could not be started")).with_source(e))?;
+    let pool = Pool::new(threads)
+        .map_err(|e| Error::new(Kind::Backend, "cpu", format!("{threads} threads could not be started")).with_source(e))?;
     Ok(Device::new(Cpu { pool, free: Arc::default() }))
 }
 

@@ -1,11 +1,10 @@
 //! The CPU back end of puna.
-#![allow(dead_code)]
 //!
 //! Every op, every float dtype, any strides, on threads of its own. The same inputs give the same bits, whatever the number of
 //! threads, the neighbours in a batch, or the processor's vector width: sums have one order, and the portable version of every
 //! kernel is the oracle of the others.
 //!
-//! ```ignore
+//! ```no_run
 //! use puna_tensor::Tensor;
 //!
 //! let cpu = puna_cpu::device(puna_cpu::Options::default())?;
@@ -14,16 +13,11 @@
 //! # Ok::<(), puna_tensor::Error>(())
 //! ```
 
-#[cfg(ops)]
 mod backend;
-#[cfg(ops)]
 mod memory;
-#[cfg(ops)]
 mod ops;
 mod pool;
-#[cfg(ops)]
 mod pool_slices;
 mod simd;
 
-#[cfg(ops)]
 pub use backend::{Options, device};

@@ -107,7 +107,11 @@ impl Memory {
     pub(crate) fn write(&self) -> Result<Write<'_>> {
         match self {
             Self::Lines(lines) => Ok(Write(lines.write().unwrap_or_else(PoisonError::into_inner))),
-            Self::Host(_) => Err(Error::new(Kind::InPlace, "cpu", "the tensor lies in a mapped file and may not be changed; contiguous copies do")),
+            Self::Host(_) => Err(Error::new(
+                Kind::InPlace,
+                "cpu",
+                "the tensor lies in a mapped file and may not be changed; contiguous copies do",
+            )),
         }
     }
 }

@@ -6,7 +6,7 @@ use puna_llama::config::{FromWeights, Yarn};
 use puna_llama::rope::{self, Frequencies};
 use puna_llama::weights::gguf::{Gguf, Value, ValueKind};
 use puna_llama::weights::mmap::MappedFile;
-use puna_llama::weights::{Checkpoint, Format, StoredType, TokenizerSource, safetensors};
+use puna_llama::weights::{Checkpoint, Format, StoredType, TokenizerSource, safetensors, write};
 use puna_llama::{Config, RopeScaling};
 use puna_tensor::op::RopePairs;
 use puna_tensor::{BlockType, DType};
@@ -313,4 +313,20 @@ fn a_gguf_opens_through_parse_as_through_the_checkpoint() {
     assert_eq!(gguf.version(), 3);
     assert_eq!(gguf.tensors().len(), Checkpoint::open(golden("gguf/basic")).unwrap().tensors().len());
     assert_eq!(gguf.metadata().count(), gguf.metadata().map(|(key, _)| key).collect::<std::collections::HashSet<_>>().len());
+}
+
+#[test]
+fn a_tokenizer_of_gguf_is_written_as_it_is_read() {
+    for (model, kind) in [("basic", "llama"), ("kquants", "gpt2")] {
+        let checkpoint = Checkpoint::open(golden(&format!("gguf/{model}/model.gguf"))).unwrap();
+        let tokenizer = checkpoint.gguf().unwrap().tokenizer().unwrap().unwrap();
+        assert_eq!((tokenizer.model.as_str(), tokenizer.tokens.len()), (kind, checkpoint.config().vocab_size));
+        assert_eq!(tokenizer.token_types.len(), tokenizer.tokens.len());
+        assert_eq!((tokenizer.scores.is_empty(), tokenizer.merges.is_empty()), (kind == "gpt2", kind == "llama"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.gguf");
+        write::gguf(&path, &tokenizer.to_metadata(), &[], &mut |_| unreachable!()).unwrap();
+        let again = Gguf::parse(&MappedFile::open(&path).unwrap()).unwrap().tokenizer().unwrap();
+        assert_eq!(again, Some(tokenizer));
+    }
 }

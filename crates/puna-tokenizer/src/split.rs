@@ -188,32 +188,36 @@ fn llama3(text: &str) -> usize {
 }
 
 fn llama4(text: &str) -> usize {
-    // A mark is both something that may stand before a word and part of one; the pattern tries with it first, then without.
+    // A mark is both something that may stand before a word and part of one: each alternative tries with it first, then without.
     let before = before_word(text);
-    for begin in if before > 0 { [before, 0] } else { [0, 0] } {
-        let word = cased_word(&text[begin..]);
-        if word > 0 {
-            let end = begin + word;
-            return end + contraction(&text[end..], true);
+    let begins = if before > 0 { &[before, 0][..] } else { &[0] };
+    for word in [word_with_tail, word_of_capitals] {
+        for &begin in begins {
+            let length = word(&text[begin..]);
+            if length > 0 {
+                let end = begin + length;
+                return end + contraction(&text[end..], true);
+            }
         }
     }
     behind_words(text, |c| is_line_end(c) || c == '/')
 }
 
-/// `[upper]*[lower]+`, else `[upper]+[lower]*`, both classes with the letters that have no case and with marks.
-fn cased_word(text: &str) -> usize {
+/// `[upper]*[lower]+`, both classes with the letters that have no case and with marks.
+fn word_with_tail(text: &str) -> usize {
     let upper = run(text, usize::MAX, |c| is(c, UPPER | OTHER_LETTER | MARK));
     let lower = run(&text[upper..], usize::MAX, |c| is(c, LOWER | OTHER_LETTER | MARK));
     if lower > 0 {
         return upper + lower;
     }
-    // The first alternative gives back characters until the second class takes one: the last of either class in the run. Only
-    // if there is none does the second alternative take the whole run.
-    let caseless = |(_, c): &(usize, char)| is(*c, OTHER_LETTER | MARK);
-    match text[..upper].char_indices().rev().find(caseless) {
-        Some((at, _)) => at + run(&text[at..upper], usize::MAX, |c| is(c, LOWER | OTHER_LETTER | MARK)),
-        None => upper,
-    }
+    // The first class gives back characters until the second takes one: the last of both classes.
+    let both = |(_, c): &(usize, char)| is(*c, OTHER_LETTER | MARK);
+    text[..upper].char_indices().rev().find(both).map_or(0, |(at, c)| at + c.len_utf8())
+}
+
+/// `[upper]+[lower]*` where the other alternative finds nothing: then no lowercase follows.
+fn word_of_capitals(text: &str) -> usize {
+    run(text, usize::MAX, |c| is(c, UPPER | OTHER_LETTER | MARK))
 }
 
 /// Digits, at most `most` in a piece, apart from what is none. By [`char::is_numeric`], as the reference does.

@@ -20,7 +20,7 @@ pub fn word(seed: [u32; 2], position: u32, i: usize) -> u32 {
 
 /// A word as a number in `(0, 1)`.
 pub fn uniform(word: u32) -> f64 {
-    (f64::from(word >> 8) + 0.5) / f64::from(1 << 24)
+    (f64::from(word >> 9) + 0.5) / f64::from(1 << 23)
 }
 
 /// A word as Gumbel noise.

@@ -71,7 +71,7 @@ pub struct GenerationConfig {
 pub enum TokenizerSource {
     /// A `tokenizer.json` or `tokenizer.model`.
     File(PathBuf),
-    /// In the GGUF file's metadata: [`Checkpoint::gguf`] has it.
+    /// In the GGUF file's metadata: [`Gguf::tokenizer`] of [`Checkpoint::gguf`] gives it.
     Gguf,
     /// Nowhere.
     Missing,

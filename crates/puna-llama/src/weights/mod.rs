@@ -12,4 +12,5 @@ pub mod write;
 mod zip;
 
 pub use checkpoint::{Checkpoint, Format, GenerationConfig, TokenizerSource};
+pub use gguf::GgufTokenizer;
 pub use tensor::{Part, StoredType, TensorInfo, reorder_pairs};

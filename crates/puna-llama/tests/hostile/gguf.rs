@@ -214,3 +214,26 @@ fn every_kind_of_value_is_read() {
     assert_eq!(gguf.array("h").unwrap().numbers().collect::<Vec<_>>(), [-1.0, 1.0]);
     assert_eq!(gguf.array("i").unwrap().numbers().collect::<Vec<_>>(), [0.0, 1.0]);
 }
+
+#[test]
+fn tokenizers_that_are_not_whole_are_named() {
+    let of = |entries: &[Vec<u8>]| parse(&gguf(entries, &[], 0)).and_then(|gguf| gguf.tokenizer());
+    let model = || text_entry("tokenizer.ggml.model", "llama");
+    let tokens = || array_entry("tokenizer.ggml.tokens", 8, 2, &["a", "b"].map(text).concat());
+    assert_eq!(of(&[tokens()]).unwrap(), None);
+    assert_eq!(of(&[model(), tokens()]).unwrap().unwrap().tokens, [b"a", b"b"]);
+    says(of(&[model()]), &["m.gguf: tokenizer.ggml.tokens is missing"]);
+    says(of(&[u32_entry("tokenizer.ggml.model", 1)]), &["tokenizer.ggml.model is no text"]);
+    // An array of a narrower type: bytes where texts or numbers of four bytes are due.
+    says(of(&[model(), array_entry("tokenizer.ggml.tokens", 0, 2, &[1, 2])]), &["tokenizer.ggml.tokens is no array of texts"]);
+    let narrow = |key: &str, length: u64| array_entry(key, 0, length, &vec![0; length as usize]);
+    assert_eq!(of(&[model(), tokens(), narrow("tokenizer.ggml.scores", 2)]).unwrap().unwrap().scores, [0.0, 0.0]);
+    says(of(&[model(), tokens(), narrow("tokenizer.ggml.scores", 1)]), &["scores has 1 U8, but there are 2 tokens"]);
+    let texts = array_entry("tokenizer.ggml.token_type", 8, 2, &["a", "b"].map(text).concat());
+    says(of(&[model(), tokens(), texts]), &["token_type has 2 String, but there are 2 tokens"]);
+    says(of(&[model(), tokens(), text_entry("tokenizer.ggml.merges", "a b")]), &["merges is no array of texts"]);
+    says(of(&[model(), tokens(), text_entry("tokenizer.ggml.bos_token_id", "1")]), &["bos_token_id is no token id"]);
+    says(of(&[model(), tokens(), u32_entry("tokenizer.ggml.add_bos_token", 1)]), &["add_bos_token is neither true nor false"]);
+    let none = entry("tokenizer.ggml.padding_token_id", 5, &(-1i32).to_le_bytes());
+    assert_eq!(of(&[model(), tokens(), none]).unwrap().unwrap().pad, None);
+}

@@ -348,7 +348,8 @@ impl Op {
                 return fail(format!("argument {changed} is changed in place, which is not recorded; run it under no_grad"));
             }
             let layout = inputs[changed].layout();
-            if layout.strides().iter().zip(layout.shape().iter()).any(|(&stride, &length)| stride == 0 && length > 1) {
+            let repeated = layout.strides().iter().zip(layout.shape().iter()).any(|(&stride, &length)| stride == 0 && length > 1);
+            if repeated && !layout.shape().contains(&0) {
                 return fail(format!("argument {changed} {} is broadcast: its elements share memory", layout.shape()));
             }
             if inputs[changed].source().is_some() {
@@ -365,9 +366,8 @@ impl Op {
     fn takes_packed(&self, input: usize) -> bool {
         match self {
             Self::Unpack | Self::GatherRows(_) => input == 0,
-            Self::Linear(_) | Self::LinearInputGrad(_) | Self::LinearCrossEntropy(_) | Self::LinearCrossEntropyBackward(_) => {
-                input == 1
-            }
+            Self::Linear(_) | Self::LinearInputGrad(_) | Self::LinearCrossEntropy(_) => input == 1,
+            Self::LinearCrossEntropyBackward(_) => input == 2,
             Self::Linears(op) => op.is_weight(input),
             Self::GatedMlp(op) => op.is_weight(input),
             _ => false,

@@ -4,7 +4,8 @@ use crate::{DType, Result, Tensor};
 /// Random numbers as a function of where they stand: the same on every device, for any order of evaluation.
 ///
 /// `y[row, i]` comes from word `i % 4` of Philox4x32-10 with key `seeds[row]` and counter `(i / 4, positions[row], 0, 0)`. A word `w`
-/// becomes `u = ((w >> 8) + 0.5) * 2^-24`, in `(0, 1)`, and that, by the distribution, the value, in f32.
+/// becomes `u = ((w >> 9) + 0.5) * 2^-23`, in `(0, 1)` and exact in f32 (of one bit more the half would be rounded away, and `u` be 1), and
+/// that, by the distribution, the value, in f32.
 ///
 /// `seeds: [rows, 2]` u32, `positions: [rows]` u32; result `[rows, columns]` f32.
 ///

@@ -33,15 +33,7 @@ pub(crate) fn convert(from: DType, memory: &[u8], at: usize, step: usize, to: DT
 }
 
 /// Converts by way of `W`, which holds every value of `from`.
-fn by<W: Lane>(
-    from: DType,
-    memory: &[u8],
-    at: usize,
-    step: usize,
-    to: DType,
-    into: &mut [u8],
-    store: impl Fn(&[W], &mut [u8]),
-) {
+fn by<W: Lane>(from: DType, memory: &[u8], at: usize, step: usize, to: DType, into: &mut [u8], store: impl Fn(&[W], &mut [u8])) {
     let unit = to.unit_bytes();
     scratch((into.len() / unit).min(RUN), |values: &mut [W]| {
         for (i, into) in into.chunks_mut(RUN * unit).enumerate() {

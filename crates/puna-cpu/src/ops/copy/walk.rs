@@ -147,12 +147,12 @@ mod tests {
         let shape = *turned.shape();
         let walk = Walk::broadcast(&shape, [&turned, &row]);
         assert_eq!((walk.elements(), walk.inner(), walk.steps()), (36, 3, [1, 1]));
-        let expected: Vec<[usize; 2]> =
-            (0..36).map(|i| [i / 12 * 5 + i / 3 % 4 * 15 + i % 3 + 1, i % 3]).collect();
+        let expected: Vec<[usize; 2]> = (0..36).map(|i| [i / 12 * 5 + i / 3 % 4 * 15 + i % 3 + 1, i % 3]).collect();
         for start in 0..=36 {
             for end in start..=36 {
                 let runs = walk.runs(start..end);
-                let all: Vec<_> = runs.flat_map(|run| (0..run.length).map(move |i| run.offsets.map(|offset| offset + i))).collect();
+                let all: Vec<_> =
+                    runs.flat_map(|run| (0..run.length).map(move |i| run.offsets.map(|offset| offset + i))).collect();
                 assert_eq!(all, expected[start..end], "{start}..{end}");
             }
         }

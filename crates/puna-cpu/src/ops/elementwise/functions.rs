@@ -20,7 +20,15 @@ macro_rules! real {
                 match op {
                     Unary::Neg => map([x], y, |[x]| -x),
                     Unary::Abs => map([x], y, |[x]| x.abs()),
-                    Unary::Sign => map([x], y, |[x]| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x + 0.0 }),
+                    Unary::Sign => map([x], y, |[x]| {
+                        if x > 0.0 {
+                            1.0
+                        } else if x < 0.0 {
+                            -1.0
+                        } else {
+                            x + 0.0
+                        }
+                    }),
                     Unary::Exp => map([x], y, |[x]| $type::exp(x)),
                     Unary::Log => map([x], y, |[x]| $type::ln(x)),
                     Unary::Sqrt => map([x], y, |[x]| $type::sqrt(x)),

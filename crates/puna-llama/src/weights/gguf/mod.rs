@@ -2,16 +2,24 @@
 //!
 //! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
 
+mod tokenizer;
+mod types;
+mod value;
+
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use puna_bytes::Reader;
-use puna_tensor::{BlockType, DType};
 
 use crate::error::{Error, Result};
 use crate::weights::mmap::MappedFile;
 use crate::weights::tensor::{Part, StoredType, TensorInfo};
+
+pub use tokenizer::GgufTokenizer;
+pub use types::{GgmlType, TYPES};
+use value::scalar;
+pub use value::{Array, Value, ValueKind};
 
 /// The bytes that a GGUF file begins with.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -21,75 +29,6 @@ pub const DEFAULT_ALIGNMENT: u64 = 32;
 const MOST_ALIGNMENT: u64 = 1 << 16;
 /// As many axes as the format's own library has.
 const MOST_AXES: u32 = 4;
-
-/// A type of a tensor in a GGUF file.
-#[derive(Debug, Clone, Copy)]
-pub struct GgmlType {
-    /// Its number in the file.
-    pub id: u32,
-    /// Its name.
-    pub name: &'static str,
-    /// How many values are stored together.
-    pub values: u64,
-    /// In how many bytes.
-    pub bytes: u64,
-    /// The dtype, where puna computes with it.
-    pub dtype: Option<DType>,
-}
-
-/// Every type that the format has given a number to and not taken back.
-pub const TYPES: [GgmlType; 33] = {
-    const fn known(id: u32, dtype: DType) -> GgmlType {
-        let (values, bytes) = (dtype.unit() as u64, dtype.unit_bytes() as u64);
-        GgmlType { id, name: dtype.name(), values, bytes, dtype: Some(dtype) }
-    }
-    const fn other(id: u32, name: &'static str, values: u64, bytes: u64) -> GgmlType {
-        GgmlType { id, name, values, bytes, dtype: None }
-    }
-    use BlockType as B;
-    [
-        known(0, DType::F32),
-        known(1, DType::F16),
-        known(2, DType::Block(B::Q4_0)),
-        known(3, DType::Block(B::Q4_1)),
-        known(6, DType::Block(B::Q5_0)),
-        known(7, DType::Block(B::Q5_1)),
-        known(8, DType::Block(B::Q8_0)),
-        other(9, "Q8_1", 32, 36),
-        known(10, DType::Block(B::Q2K)),
-        known(11, DType::Block(B::Q3K)),
-        known(12, DType::Block(B::Q4K)),
-        known(13, DType::Block(B::Q5K)),
-        known(14, DType::Block(B::Q6K)),
-        other(15, "Q8_K", 256, 292),
-        other(16, "IQ2_XXS", 256, 66),
-        other(17, "IQ2_XS", 256, 74),
-        other(18, "IQ3_XXS", 256, 98),
-        other(19, "IQ1_S", 256, 50),
-        other(20, "IQ4_NL", 32, 18),
-        other(21, "IQ3_S", 256, 110),
-        other(22, "IQ2_S", 256, 82),
-        other(23, "IQ4_XS", 256, 136),
-        other(24, "I8", 1, 1),
-        other(25, "I16", 1, 2),
-        other(26, "I32", 1, 4),
-        known(27, DType::I64),
-        known(28, DType::F64),
-        other(29, "IQ1_M", 256, 56),
-        known(30, DType::BF16),
-        other(34, "TQ1_0", 256, 54),
-        other(35, "TQ2_0", 256, 66),
-        other(39, "MXFP4", 32, 17),
-        other(40, "NVFP4", 64, 36),
-    ]
-};
-
-impl GgmlType {
-    /// The type that stores a dtype, if there is one.
-    pub fn of(dtype: DType) -> Option<Self> {
-        TYPES.into_iter().find(|known| known.dtype == Some(dtype))
-    }
-}
 
 /// A GGUF file: its metadata, and its tensors described.
 #[derive(Debug, Clone)]
@@ -108,134 +47,6 @@ struct Entry {
     array: Option<(ValueKind, usize)>,
     /// The value's bytes in the file; an array's elements.
     range: Range<usize>,
-}
-
-/// The type of a metadata value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum ValueKind {
-    /// An 8-bit unsigned integer.
-    U8 = 0,
-    /// An 8-bit signed integer.
-    I8 = 1,
-    /// A 16-bit unsigned integer.
-    U16 = 2,
-    /// A 16-bit signed integer.
-    I16 = 3,
-    /// A 32-bit unsigned integer.
-    U32 = 4,
-    /// A 32-bit signed integer.
-    I32 = 5,
-    /// A binary32.
-    F32 = 6,
-    /// One byte, 0 or 1.
-    Bool = 7,
-    /// A length in 64 bits and UTF-8.
-    String = 8,
-    /// A type, a length in 64 bits, elements.
-    Array = 9,
-    /// A 64-bit unsigned integer.
-    U64 = 10,
-    /// A 64-bit signed integer.
-    I64 = 11,
-    /// A binary64.
-    F64 = 12,
-}
-
-impl ValueKind {
-    const ALL: [ValueKind; 13] = [
-        Self::U8,
-        Self::I8,
-        Self::U16,
-        Self::I16,
-        Self::U32,
-        Self::I32,
-        Self::F32,
-        Self::Bool,
-        Self::String,
-        Self::Array,
-        Self::U64,
-        Self::I64,
-        Self::F64,
-    ];
-
-    /// The bytes of a value; of strings and arrays, the fewest.
-    const fn bytes(self) -> u64 {
-        match self {
-            Self::U8 | Self::I8 | Self::Bool => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 | Self::String => 8,
-            Self::Array => 12,
-        }
-    }
-}
-
-/// A metadata value, borrowed from the file.
-#[derive(Debug, Clone, Copy)]
-pub enum Value<'a> {
-    /// An integer of any width and sign.
-    Integer(i128),
-    /// A float of either width.
-    Float(f64),
-    /// A truth value.
-    Bool(bool),
-    /// A text; bytes that are no UTF-8 are refused when the file is opened.
-    String(&'a str),
-    /// An array, read when asked.
-    Array(Array<'a>),
-}
-
-/// A metadata array, borrowed from the file.
-#[derive(Debug, Clone, Copy)]
-pub struct Array<'a> {
-    /// The type of its elements.
-    pub kind: ValueKind,
-    /// How many there are.
-    pub length: usize,
-    bytes: &'a [u8],
-}
-
-impl<'a> Array<'a> {
-    /// The elements of an array of strings, which need not be UTF-8; none where it is of another type.
-    pub fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut reader = Reader::new(self.bytes);
-        let length = if self.kind == ValueKind::String { self.length } else { 0 };
-        (0..length).map_while(move |_| {
-            let n = reader.u64_le("length").ok()?;
-            reader.bytes("text", n).ok()
-        })
-    }
-
-    /// The elements of an array of numbers or truth values; none where it is one of strings.
-    pub fn numbers(&self) -> impl Iterator<Item = f64> + use<'a> {
-        let (kind, bytes) = (self.kind, self.bytes);
-        let size = if kind == ValueKind::String { usize::MAX } else { kind.bytes() as usize };
-        bytes.chunks_exact(size).map(move |bytes| match scalar(kind, bytes) {
-            Value::Integer(v) => v as f64,
-            Value::Float(v) => v,
-            Value::Bool(v) => f64::from(u8::from(v)),
-            Value::String(_) | Value::Array(_) => unreachable!("an array holds scalars or strings"),
-        })
-    }
-}
-
-/// A value of fixed size from its bytes.
-fn scalar(kind: ValueKind, bytes: &[u8]) -> Value<'static> {
-    let mut wide = [0u8; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    let unsigned = u64::from_le_bytes(wide);
-    match kind {
-        ValueKind::U8 | ValueKind::U16 | ValueKind::U32 | ValueKind::U64 => Value::Integer(unsigned.into()),
-        ValueKind::I8 => Value::Integer((unsigned as i8).into()),
-        ValueKind::I16 => Value::Integer((unsigned as i16).into()),
-        ValueKind::I32 => Value::Integer((unsigned as i32).into()),
-        ValueKind::I64 => Value::Integer((unsigned as i64).into()),
-        ValueKind::F32 => Value::Float(f32::from_bits(unsigned as u32).into()),
-        ValueKind::F64 => Value::Float(f64::from_bits(unsigned)),
-        ValueKind::Bool => Value::Bool(unsigned != 0),
-        ValueKind::String | ValueKind::Array => unreachable!("not of fixed size"),
-    }
 }
 
 impl Gguf {
