@@ -51,7 +51,8 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let engine = arguments.model.load_engine_with(|loader| loader.prefill_chunk(arguments.chunk))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let mut rows = Vec::new();
-    let tests = [(format!("pp{}", arguments.prompt), arguments.prompt, 0), (format!("tg{}", arguments.generate), 0, arguments.generate)];
+    let tests =
+        [(format!("pp{}", arguments.prompt), arguments.prompt, 0), (format!("tg{}", arguments.generate), 0, arguments.generate)];
     for (name, prompt, generate) in tests.into_iter().filter(|(_, prompt, generate)| prompt + generate > 0) {
         let bar = shared::bar("measuring");
         bar.set_length(arguments.repeat as u64 + 1);
@@ -103,17 +104,22 @@ fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
 fn print(arguments: &Arguments, engine: &Engine, load_seconds: f64, rows: &[(String, (f64, f64))]) {
     let mut bytes = 0;
     engine.llama.visit("", &mut |_, tensor| bytes += tensor.dtype().bytes_for(tensor.elements()).unwrap_or(0));
-    let model = std::path::Path::new(&arguments.model.model).file_name().map_or(arguments.model.model.clone(), |name| name.to_string_lossy().into());
+    let model = std::path::Path::new(&arguments.model.model)
+        .file_name()
+        .map_or(arguments.model.model.clone(), |name| name.to_string_lossy().into());
     let (size, parameters) = (bytes as f64 / (1 << 20) as f64, engine.llama.parameters() as f64 / 1e6);
     let backend = engine.llama.model.norm.weight.device().name().to_owned();
-    let threads = arguments.model.device.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let threads =
+        arguments.model.device.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let peak = peak_mib();
     match arguments.output {
         Output::Md => {
             println!("| model | size | params | backend | threads | test | t/s |");
             println!("| --- | ---: | ---: | --- | ---: | ---: | ---: |");
             for (test, (mean, deviation)) in rows {
-                println!("| {model} | {size:.1} MiB | {parameters:.1} M | {backend} | {threads} | {test} | {mean:.2} ± {deviation:.2} |");
+                println!(
+                    "| {model} | {size:.1} MiB | {parameters:.1} M | {backend} | {threads} | {test} | {mean:.2} ± {deviation:.2} |"
+                );
             }
             let peak = peak.map_or("unknown".into(), |mib| format!("{mib:.0} MiB"));
             println!("\nload {load_seconds:.3} s, peak memory {peak}");
@@ -122,7 +128,9 @@ fn print(arguments: &Arguments, engine: &Engine, load_seconds: f64, rows: &[(Str
             println!("model,size_mib,params_m,backend,threads,test,tokens_per_second,deviation,load_s,peak_mib");
             for (test, (mean, deviation)) in rows {
                 let peak = peak.map_or(String::new(), |mib| format!("{mib:.1}"));
-                println!("{model},{size:.1},{parameters:.1},{backend},{threads},{test},{mean:.3},{deviation:.3},{load_seconds:.4},{peak}");
+                println!(
+                    "{model},{size:.1},{parameters:.1},{backend},{threads},{test},{mean:.3},{deviation:.3},{load_seconds:.4},{peak}"
+                );
             }
         }
         Output::Json => {

@@ -108,7 +108,9 @@ fn run(arguments: Arguments) -> shared::Result<()> {
         }
         None => {
             let Some(prompt) = &arguments.prompt else {
-                return Err("what shall be written? give a prompt, or --chat \"a question\", or --chat alone for a conversation".into());
+                return Err(
+                    "what shall be written? give a prompt, or --chat \"a question\", or --chat alone for a conversation".into()
+                );
             };
             print!("{prompt}");
             stream(model.generate(prompt, &options)?, arguments.log_probabilities)
@@ -144,7 +146,9 @@ fn report(timings: Timings, finish: Option<&Finish>) {
     };
     let (first, speed) = (timings.first_token.as_secs_f64(), timings.tokens_per_second());
     let Timings { prompt_tokens, cached_tokens, tokens, .. } = timings;
-    eprintln!("[{prompt_tokens} prompt tokens, {cached_tokens} of them cached; first token after {first:.3} s; {tokens} tokens, {speed:.1} tokens/s; {why}]");
+    eprintln!(
+        "[{prompt_tokens} prompt tokens, {cached_tokens} of them cached; first token after {first:.3} s; {tokens} tokens, {speed:.1} tokens/s; {why}]"
+    );
 }
 
 fn converse(model: &Model, system: Option<&str>, options: &Options) -> shared::Result<()> {

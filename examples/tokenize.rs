@@ -44,7 +44,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
 fn open(what: &str) -> shared::Result<Tokenizer> {
     let path = puna::llama::hub::resolve(what)?;
     let is_model = path.is_dir() || path.extension().is_some_and(|extension| extension == "gguf");
-    Ok(if is_model { Checkpoint::open(&path)?.tokenizer()? } else { Tokenizer::from_file(&path)? })
+    Ok(if is_model { Checkpoint::open(&path)?.read_tokenizer()? } else { Tokenizer::from_file(&path)? })
 }
 
 fn encode(tokenizer: &Tokenizer, value: &Value) -> Result<Value, String> {

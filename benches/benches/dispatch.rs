@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use puna::llama::{Config, LoadOptions, Llama, Weights};
+use puna::llama::{Config, Llama, LoadOptions, Weights};
 use puna::prelude::*;
 
 /// Weights of ones: what they are does not matter here.
@@ -50,7 +50,9 @@ fn dispatch(criterion: &mut Criterion) {
                 let cache = puna::llama::Cache::new(&config, cache_options, &device).expect("the options are in range");
                 let mut batch = puna::llama::Batch::new(&llama, &cache, &rotary, &[], 64);
                 let count = left.min(200);
-                batch.add(&[1], Options { max_tokens: Some(count as usize + 1), ..Options::default() }).expect("the prompt is in range");
+                batch
+                    .add(&[1], Options { max_tokens: Some(count as usize + 1), ..Options::default() })
+                    .expect("the prompt is in range");
                 batch.step().expect("a step runs");
                 let started = Instant::now();
                 for _ in 0..count {

@@ -43,7 +43,12 @@ fn main() -> Result<(), Error> {
     for (test, pick) in [(format!("pp{PROMPT}"), 0), (format!("tg{WRITE}"), 1)] {
         let (own, other) = (Spread::of(&ours.0, pick), Spread::of(&theirs.0, pick));
         match other {
-            Some(other) => println!("{test}: puna {}, {} {other}, ratio {:.2}", own.as_ref().unwrap(), peer::NAME, own.as_ref().unwrap().median / other.median),
+            Some(other) => println!(
+                "{test}: puna {}, {} {other}, ratio {:.2}",
+                own.as_ref().unwrap(),
+                peer::NAME,
+                own.as_ref().unwrap().median / other.median
+            ),
             None => println!("{test}: puna {} (no peer: build with --features peers)", own.unwrap()),
         }
     }

@@ -29,7 +29,8 @@ fn dense(criterion: &mut Criterion) {
         #[cfg(feature = "peers")]
         {
             let (a, b, mut c) = (values(n * n), values(n * n), vec![0f32; n * n]);
-            group.bench_function(BenchmarkId::new("f32 (gemm)", &shape), |bencher| bencher.iter(|| peer::gemm(n, &a, &b, &mut c)));
+            group
+                .bench_function(BenchmarkId::new("f32 (gemm)", &shape), |bencher| bencher.iter(|| peer::gemm(n, &a, &b, &mut c)));
         }
     }
     group.finish();
@@ -61,8 +62,25 @@ mod peer {
         // SAFETY: all three are n by n, row-major, and c is borrowed mutably.
         unsafe {
             gemm::gemm(
-                n, n, n, c.as_mut_ptr(), column, row, false, a.as_ptr(), column, row, b.as_ptr(), column, row, 0.0, 1.0, false, false,
-                false, gemm::Parallelism::Rayon(2),
+                n,
+                n,
+                n,
+                c.as_mut_ptr(),
+                column,
+                row,
+                false,
+                a.as_ptr(),
+                column,
+                row,
+                b.as_ptr(),
+                column,
+                row,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::Rayon(2),
             );
         }
     }

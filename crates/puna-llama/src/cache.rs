@@ -80,7 +80,8 @@ impl Cache {
     /// Errors: a page size of 0, a dtype that is no float.
     pub fn new(config: &Config, options: CacheOptions, device: &Device) -> Result<Self> {
         if options.page_size == 0 || !options.dtype.is_float() {
-            let message = format!("pages of {} tokens in {}; a page holds one at least, in floats", options.page_size, options.dtype);
+            let message =
+                format!("pages of {} tokens in {}; a page holds one at least, in floats", options.page_size, options.dtype);
             return Err(Error::argument("cache", message));
         }
         let row = [config.kv_heads, config.head_dim];

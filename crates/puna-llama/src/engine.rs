@@ -29,6 +29,11 @@ impl Engine {
         &self.end
     }
 
+    /// Replaces the tokens that end a text.
+    pub fn set_end_tokens(&mut self, end: Vec<u32>) {
+        self.end = end;
+    }
+
     /// The cache that all its batches share.
     pub fn cache(&self) -> &Cache {
         &self.cache

@@ -166,6 +166,12 @@ impl From<puna_tensor::Error> for Error {
     }
 }
 
+impl From<puna_tokenizer::Error> for Error {
+    fn from(source: puna_tokenizer::Error) -> Self {
+        Self::new(Kind::Tokenizer, "tokenizer", source.to_string()).with_source(source)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.place, self.0.message)

@@ -52,7 +52,10 @@ impl Options {
         within("presence", presence, presence.is_finite(), "it is a number, and 0 is off")?;
         for &(id, bias) in &self.logit_bias {
             if id as usize >= vocab_size || bias.is_nan() {
-                return Err(Error::sampling("logit_bias", format!("{bias} for token {id}; ids are below {vocab_size}, biases numbers")));
+                return Err(Error::sampling(
+                    "logit_bias",
+                    format!("{bias} for token {id}; ids are below {vocab_size}, biases numbers"),
+                ));
             }
         }
         Ok(())
@@ -319,7 +322,8 @@ impl<'m> Batch<'m> {
         let mut begin = 0;
         for &(member, end) in &plan.members {
             let place = tables.iter().position(|(table, _)| table.is_same(&self.sequences[member].rotary));
-            let before: usize = rows[..place.expect("every member's table is among them")].iter().map(|(cos, _)| cos.dim(0)).sum();
+            let before: usize =
+                rows[..place.expect("every member's table is among them")].iter().map(|(cos, _)| cos.dim(0)).sum();
             positions[begin..end].iter_mut().for_each(|position| *position += before as u32);
             begin = end;
         }
@@ -333,9 +337,8 @@ impl<'m> Batch<'m> {
         let rows = drawing.len();
         let parameters: Vec<f32> = members().flat_map(|sequence| sequence.options.sampling.row()).collect();
         // The history is read by penalties alone; without them it need not be brought to the device.
-        let penalised = |sampling: &SamplingParameters| {
-            sampling.repetition != 1.0 || sampling.frequency != 0.0 || sampling.presence != 0.0
-        };
+        let penalised =
+            |sampling: &SamplingParameters| sampling.repetition != 1.0 || sampling.frequency != 0.0 || sampling.presence != 0.0;
         let history = |sequence: &Sequence| {
             if penalised(&sequence.options.sampling) { sequence.tokens.clone() } else { Vec::new() }
         };
@@ -454,4 +457,3 @@ impl Llama {
         self.logits(&self.forward(&indices(tokens, &device)?, &step)?)
     }
 }
-

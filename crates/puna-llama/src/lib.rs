@@ -14,14 +14,34 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod cache;
+pub mod chat;
 pub mod config;
+mod engine;
 mod error;
+mod generate;
+pub mod hub;
+mod load;
+pub mod model;
+mod module;
 pub mod names;
 pub mod rope;
+mod rotary;
+mod step;
+mod text;
 pub mod weights;
 
+pub use cache::{Cache, CacheOptions, CachedSequence};
+pub use chat::{ChatInput, ChatTemplate, Message};
 pub use config::{Config, RopeScaling};
+pub use engine::{Engine, Loader};
 pub use error::{Error, Kind, Result};
-
-pub mod chat;
-pub mod hub;
+pub use generate::{Batch, Drawn, Finish, Options};
+pub use load::{LoadOptions, Progress, Weights};
+pub use model::Llama;
+pub use module::Module;
+pub use puna_tensor::op::SamplingParameters;
+pub use rotary::RotaryTable;
+pub use step::{Past, Step};
+pub use text::{Completion, Conversation, Generation, Model, Piece, Timings};
+pub use weights::Checkpoint;

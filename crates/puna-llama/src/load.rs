@@ -39,6 +39,12 @@ pub trait Weights {
     fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor>;
 }
 
+impl Weights for Checkpoint {
+    fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+        self.load(name, shape, device)
+    }
+}
+
 impl Llama {
     /// Loads a checkpoint's model onto a device.
     ///

@@ -7,11 +7,12 @@ use puna_tensor::Device;
 use puna_tokenizer::{Bos, DecodeStream, Special, Tokenizer};
 
 use crate::cache::CachedSequence;
-use crate::chat::{ChatInput, ChatTemplate, Message};
+use crate::chat::{ChatInput, ChatTemplate, Message, MetaFormat, encode_segments};
 use crate::engine::{Engine, Loader};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::generate::{Batch, Drawn, Finish, Options};
-use crate::weights::Checkpoint;
+use crate::weights::gguf::Gguf;
+use crate::weights::{Checkpoint, Format, TokenizerSource};
 
 /// A model that reads and writes text: a network, its tokenizer and its chat template.
 pub struct Model {
@@ -35,10 +36,56 @@ impl Loader<'_> {
     pub fn model(self, checkpoint: &Checkpoint, device: &Device) -> Result<Model> {
         let tokenizer = match &self.tokenizer {
             Some(path) => Tokenizer::from_file(path)?,
-            None => checkpoint.tokenizer()?,
+            None => checkpoint.read_tokenizer()?,
         };
-        let chat_template = checkpoint.chat_template()?;
-        Ok(Model { engine: self.engine(checkpoint, device)?, tokenizer, chat_template })
+        let chat_template = checkpoint.read_chat_template(&tokenizer)?;
+        let mut engine = self.engine(checkpoint, device)?;
+        if engine.end_tokens().is_empty() {
+            engine.set_end_tokens(end_tokens(&tokenizer));
+        }
+        Ok(Model { engine, tokenizer, chat_template })
+    }
+}
+
+/// The tokens that end a text where the checkpoint names none, as Meta's folders: the tokenizer's own, and those that end a turn.
+fn end_tokens(tokenizer: &Tokenizer) -> Vec<u32> {
+    let turn = ["<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>"].into_iter().filter_map(|token| tokenizer.id(token));
+    tokenizer.eos().into_iter().chain(turn).collect()
+}
+
+impl Checkpoint {
+    /// The checkpoint's tokenizer.
+    ///
+    /// Errors: it has none; what is wrong with it.
+    pub fn read_tokenizer(&self) -> Result<Tokenizer> {
+        let missing = || {
+            let message = "there is no tokenizer.json, tokenizer.model or tokenizer in a GGUF; name a tokenizer file";
+            Error::new(Kind::Tokenizer, self.path().display().to_string(), message)
+        };
+        match self.tokenizer_source() {
+            TokenizerSource::File(path) => Ok(Tokenizer::from_file(path)?),
+            TokenizerSource::Gguf => match self.gguf().map(Gguf::tokenizer).transpose()?.flatten() {
+                Some(tokenizer) => Ok(Tokenizer::from_gguf(&tokenizer)?),
+                None => Err(missing()),
+            },
+            TokenizerSource::Missing => Err(missing()),
+        }
+    }
+
+    /// How its conversations are written: its own template, or Meta's format for Meta's folders.
+    fn read_chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+        if let Some(source) = self.chat_template_source() {
+            return Ok(Some(ChatTemplate::new(source)?));
+        }
+        if self.format() != Format::Meta {
+            return Ok(None);
+        }
+        let format = match (tokenizer.id("<|start_header_id|>"), tokenizer.id("<|header_start|>")) {
+            (Some(_), _) => MetaFormat::Llama3,
+            (_, Some(_)) => MetaFormat::Llama4,
+            _ => MetaFormat::Llama2,
+        };
+        Ok(Some(ChatTemplate::for_meta(format)))
     }
 }
 
@@ -108,9 +155,16 @@ impl Model {
         })?;
         let text = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id)).unwrap_or_default();
         let (bos, eos) = (text(self.tokenizer.bos()), text(self.tokenizer.eos()));
-        let text = template.render(&ChatInput::new(messages).generation_prompt(true).bos(&bos).eos(&eos))?;
-        // The template has written the beginning-of-sequence token where there is one.
-        Ok(self.tokenizer.encode(&text, Special::Parse, Bos::AsWritten))
+        let segments = template.segments(&ChatInput::new(messages).generation_prompt(true).bos(&bos).eos(&eos))?;
+        let encode = |text: &str, parse: bool| {
+            // The template has written the beginning-of-sequence token where there is one.
+            Ok(self.tokenizer.encode(text, if parse { Special::Parse } else { Special::Text }, Bos::AsWritten))
+        };
+        let special = |text: &str| {
+            let missing = || Error::new(Kind::ChatTemplate, "chat", format!("the tokenizer has no special token {text:?}"));
+            self.tokenizer.id(text).ok_or_else(missing)
+        };
+        encode_segments(&segments, encode, special)
     }
 }
 
@@ -312,7 +366,11 @@ impl<'m> Conversation<'m> {
                 cached.truncate(common.min(prompt.len() - 1));
                 // A prompt that dynamic scaling gives other frequencies than the cached ones is computed anew.
                 let reusable = self.model.engine.rotary().for_prompt(&self.model.engine.llama.config, prompt.len()).is_base();
-                if reusable { batch.add_cached(cached, &prompt, options.clone())? } else { batch.add(&prompt, options.clone())? };
+                if reusable {
+                    batch.add_cached(cached, &prompt, options.clone())?
+                } else {
+                    batch.add(&prompt, options.clone())?
+                };
             }
             None => drop(batch.add(&prompt, options.clone())?),
         }
@@ -324,8 +382,7 @@ impl<'m> Conversation<'m> {
             completion.push(piece);
         }
         self.cached = Some(generation.batch.take_cached(0));
-        self.messages.push(Message::assistant(&completion.text));
+        self.messages.push(Message::assistant(completion.text.as_str()));
         Ok((completion, generation.timings()))
     }
 }
-

@@ -325,7 +325,7 @@ fn a_tokenizer_of_gguf_is_written_as_it_is_read() {
         assert_eq!((tokenizer.scores.is_empty(), tokenizer.merges.is_empty()), (kind == "gpt2", kind == "llama"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.gguf");
-        write::gguf(&path, &tokenizer.to_metadata(), &[], &mut |_| unreachable!()).unwrap();
+        write::gguf(&path, &puna_llama::weights::gguf::tokenizer_metadata(&tokenizer), &[], &mut |_| unreachable!()).unwrap();
         let again = Gguf::parse(&MappedFile::open(&path).unwrap()).unwrap().tokenizer().unwrap();
         assert_eq!(again, Some(tokenizer));
     }

@@ -92,9 +92,10 @@ impl Layout {
         if axis + 1 == self.shape.rank() && (start % self.unit != 0 || length % self.unit != 0) {
             return None;
         }
+        let shape = self.shape.with(axis, length);
         // An empty view keeps its offset inside the buffer.
-        let offset = if length == 0 { self.offset } else { self.offset + start * self.strides[axis] };
-        Some(Self { shape: self.shape.with(axis, length), offset, ..*self })
+        let offset = if shape.contains(&0) { self.offset } else { self.offset + start * self.strides[axis] };
+        Some(Self { shape, offset, ..*self })
     }
 
     /// The view broadcast to `shape`, aligned at the last axis. `None`: axes that are neither equal nor 1, or a block axis.

@@ -184,9 +184,9 @@ impl Tokenizer {
         };
         let merges = self
             .is_byte_level()
-            .then(|| self.merges(&names).into_iter().map(|(left, right)| format!("{left} {right}")).collect());
+            .then(|| self.merges(&names).into_iter().map(|(left, right)| format!("{left} {right}").into_bytes()).collect());
         let scores = match &self.model {
-            Model::Bytes { .. } => None,
+            Model::Bytes { .. } => Vec::new(),
             // SentencePiece merges by scores: where there is a list instead, the best merge of a token has its place.
             Model::Characters { merges: Merges::Pairs(pairs), .. } => {
                 let mut scores = vec![-1e9f32; names.len()];
@@ -194,20 +194,22 @@ impl Tokenizer {
                     let score = &mut scores[*id as usize];
                     *score = score.max(-(*rank as f32));
                 }
-                Some(scores)
+                scores
             }
-            Model::Characters { .. } => Some(self.vocabulary.iter().map(|token| token.score).collect()),
+            Model::Characters { .. } => self.vocabulary.iter().map(|token| token.score).collect(),
         };
         Some(GgufTokenizer {
             model: if self.is_byte_level() { "gpt2" } else { "llama" }.into(),
             pre: Some(pre.into()),
-            token_types: Some(self.vocabulary.iter().map(kind).collect()),
-            tokens: names,
+            token_types: self.vocabulary.iter().map(kind).collect(),
+            tokens: names.into_iter().map(String::into_bytes).collect(),
             scores,
             merges: merges.unwrap_or_default(),
             bos: self.bos,
             eos: self.eos,
             unk: self.unk,
+            pad: None,
+            add_eos: None,
             add_bos: Some(self.adds_bos),
             add_space_prefix: (!self.is_byte_level()).then_some(self.decoder.strip_first),
         })

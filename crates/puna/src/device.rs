@@ -36,7 +36,9 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
 
 /// As [`device`], with the number of threads for the CPU. Results do not depend on it.
 pub fn device_with_threads(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
-    let lacks = |what: &str| Err(DeviceError::NotBuilt { name: name.into(), reason: format!("this build has no {what} back end; cpu is there") });
+    let lacks = |what: &str| {
+        Err(DeviceError::NotBuilt { name: name.into(), reason: format!("this build has no {what} back end; cpu is there") })
+    };
     match name {
         "auto" | "cpu" => cpu(name, threads),
         "cuda" => lacks("CUDA"),

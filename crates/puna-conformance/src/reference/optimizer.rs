@@ -18,7 +18,9 @@ pub fn adamw(op: &AdamW, state: AdamWState, gradient: f64, [lr, step, scale]: [f
     let m = op.beta1 * m + (1.0 - op.beta1) * g;
     let v = op.beta2 * v + (1.0 - op.beta2) * g * g;
     let w = w - lr * op.decay * w;
-    let w = w - lr * (m / (1.0 - op.beta1.powf(step))) / ((v / (1.0 - op.beta2.powf(step))).sqrt() + op.eps);
+    // 1 - beta^t, without the loss of digits of that difference.
+    let correction = |beta: f64| -(step * beta.ln()).exp_m1();
+    let w = w - lr * (m / correction(op.beta1)) / ((v / correction(op.beta2)).sqrt() + op.eps);
     AdamWState { w, m, v }
 }
 

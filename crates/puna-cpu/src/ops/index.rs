@@ -2,8 +2,8 @@
 
 use puna_tensor::{DType, Layout, Result, Tensor};
 
-use super::matmul::{decode_packed_row, decode_packed_row_f64};
 use super::matmul::wide::{Source, Wide, buffer, in_wide, scratch};
+use super::matmul::{decode_packed_row, decode_packed_row_f64};
 use crate::backend::Cpu;
 use crate::memory::{read, write};
 

@@ -39,6 +39,7 @@ fn each_row<W: Wide>(cpu: &Cpu, x: &Tensor, y: &Tensor, kind: Kind) -> Result<()
             with_row(dtype, row, |row: &mut [W]| {
                 source.load(source.layout().row_offset(i * per_task + r), row);
                 match kind {
+                    Kind::Softmax if row.iter().all(|x| *x == W::NEG_INFINITY) => row.fill(W::ZERO),
                     Kind::Softmax => vector::softmax(Isa::detect(), row),
                     Kind::Log => subtract_log_sum(row),
                 }

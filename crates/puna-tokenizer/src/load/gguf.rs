@@ -9,30 +9,34 @@ use crate::split::Split;
 use crate::tokenizer::{Token, TokenKind};
 use crate::{Error, Result, Tokenizer};
 
-/// What the keys `tokenizer.ggml.*` of a GGUF hold.
+/// What `tokenizer.ggml.*` says. Nothing is interpreted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
-    /// `model`: `gpt2` for byte-level BPE, `llama` for SentencePiece.
+    /// `gpt2` for byte-level BPE, `llama` for SentencePiece BPE.
     pub model: String,
-    /// `pre`: which pre-tokenizer.
+    /// Which pre-tokenizer splits the text, for byte-level BPE.
     pub pre: Option<String>,
-    /// `tokens`: each token as it is written in the file.
-    pub tokens: Vec<String>,
-    /// `scores`, for SentencePiece.
-    pub scores: Option<Vec<f32>>,
-    /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
-    pub token_types: Option<Vec<i32>>,
-    /// `merges`: two tokens and a space between, for byte-level BPE.
-    pub merges: Vec<String>,
-    /// `bos_token_id`.
+    /// Each token's text, by id; bytes, for not every writer checks that they are UTF-8.
+    pub tokens: Vec<Vec<u8>>,
+    /// SentencePiece's score of each token; empty where there are none.
+    pub scores: Vec<f32>,
+    /// Each token's type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; empty where there are none.
+    pub token_types: Vec<i32>,
+    /// Byte-level BPE's merges, first to last, each two tokens with a space between.
+    pub merges: Vec<Vec<u8>>,
+    /// The token that begins a text.
     pub bos: Option<u32>,
-    /// `eos_token_id`.
+    /// The token that ends a text.
     pub eos: Option<u32>,
-    /// `unknown_token_id`.
+    /// The token for what is not known.
     pub unk: Option<u32>,
-    /// `add_bos_token`.
+    /// The token that pads.
+    pub pad: Option<u32>,
+    /// Whether to begin with `bos` when the caller does not say.
     pub add_bos: Option<bool>,
-    /// `add_space_prefix`.
+    /// Whether to end with `eos` when the caller does not say.
+    pub add_eos: Option<bool>,
+    /// Whether SentencePiece puts a space in front of a text.
     pub add_space_prefix: Option<bool>,
 }
 
@@ -56,9 +60,9 @@ impl Tokenizer {
     /// Errors: an unknown model or pre-tokenizer, by name; lists of different lengths; merges of tokens that are not there.
     pub fn from_gguf(gguf: &GgufTokenizer) -> Result<Self> {
         let count = gguf.tokens.len();
-        let lengths = [("scores", gguf.scores.as_ref().map(Vec::len)), ("token_type", gguf.token_types.as_ref().map(Vec::len))];
+        let lengths = [("scores", gguf.scores.len()), ("token_type", gguf.token_types.len())];
         for (name, length) in lengths {
-            if let Some(length) = length.filter(|length| *length != count) {
+            if length != 0 && length != count {
                 return Err(Error::invalid(format!("tokenizer.ggml.{name}"), format!("{length} entries for {count} tokens")));
             }
         }
@@ -73,8 +77,19 @@ impl Tokenizer {
     }
 }
 
+/// Tokens and merges are text; not every writer sees to it.
+fn texts(key: &str, list: &[Vec<u8>]) -> Result<Vec<String>> {
+    let text = |(at, bytes): (usize, &Vec<u8>)| {
+        String::from_utf8(bytes.clone())
+            .map_err(|_| Error::invalid(format!("tokenizer.ggml.{key}"), format!("entry {at} is not UTF-8")))
+    };
+    list.iter().enumerate().map(text).collect()
+}
+
 fn kinds(gguf: &GgufTokenizer) -> Result<Vec<TokenKind>> {
-    let Some(types) = &gguf.token_types else { return Ok(vec![TokenKind::Normal; gguf.tokens.len()]) };
+    if gguf.token_types.is_empty() {
+        return Ok(vec![TokenKind::Normal; gguf.tokens.len()]);
+    }
     let kind = |(at, kind): (usize, &i32)| {
         Ok(match kind {
             1 => TokenKind::Normal,
@@ -88,14 +103,16 @@ fn kinds(gguf: &GgufTokenizer) -> Result<Vec<TokenKind>> {
             }
         })
     };
-    types.iter().enumerate().map(kind).collect()
+    gguf.token_types.iter().enumerate().map(kind).collect()
 }
 
 fn byte_level(gguf: &GgufTokenizer) -> Result<Tokenizer> {
     let (splits, whole) = splits(gguf.pre.as_deref().unwrap_or("default"))?;
-    let mut vocabulary = Vec::with_capacity(gguf.tokens.len());
+    let names = texts("tokens", &gguf.tokens)?;
+    let merges = texts("merges", &gguf.merges)?;
+    let mut vocabulary = Vec::with_capacity(names.len());
     let mut added = Vec::new();
-    for (id, (token, kind)) in (0..).zip(gguf.tokens.iter().zip(kinds(gguf)?)) {
+    for (id, (token, kind)) in (0..).zip(names.iter().zip(kinds(gguf)?)) {
         let bytes = match kind {
             TokenKind::Normal => byte_level_bytes(token).unwrap_or_else(|| token.clone().into_bytes()),
             _ => token.clone().into_bytes(),
@@ -109,12 +126,12 @@ fn byte_level(gguf: &GgufTokenizer) -> Result<Tokenizer> {
         let kind = if kind == TokenKind::Unknown { TokenKind::Control } else { kind };
         vocabulary.push(Token { bytes: bytes.into(), kind, score: 0.0 });
     }
-    let merges = gguf.merges.iter().map(|merge| merge.split_once(' ').ok_or(merge));
+    let merges = merges.iter().map(|merge| merge.split_once(' ').ok_or(merge));
     let merges = merges.collect::<std::result::Result<Vec<_>, _>>();
     let merges = merges.map_err(|merge| Error::invalid("tokenizer.ggml.merges", format!("{merge:?} names no two tokens")))?;
     ByteLevel {
         vocabulary,
-        names: &gguf.tokens,
+        names: &names,
         merges,
         place: "tokenizer.ggml.merges",
         added: AddedTokens::new(added),
@@ -129,12 +146,12 @@ fn byte_level(gguf: &GgufTokenizer) -> Result<Tokenizer> {
 }
 
 fn pieces(gguf: &GgufTokenizer) -> Result<Tokenizer> {
-    let scores = gguf
-        .scores
-        .as_ref()
-        .ok_or_else(|| Error::invalid("tokenizer.ggml.scores", "there are none; SentencePiece merges by them"))?;
-    let mut vocabulary = Vec::with_capacity(gguf.tokens.len());
-    for ((token, kind), &score) in gguf.tokens.iter().zip(kinds(gguf)?).zip(scores) {
+    if gguf.scores.is_empty() {
+        return Err(Error::invalid("tokenizer.ggml.scores", "there are none; SentencePiece merges by them"));
+    }
+    let names = texts("tokens", &gguf.tokens)?;
+    let mut vocabulary = Vec::with_capacity(names.len());
+    for ((token, kind), &score) in names.iter().zip(kinds(gguf)?).zip(&gguf.scores) {
         let bytes = match kind {
             TokenKind::Byte => {
                 let byte = byte_of(token).ok_or_else(|| {

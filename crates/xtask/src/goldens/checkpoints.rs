@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use puna::llama::{Checkpoint, ErrorKind};
+use puna::llama::{Checkpoint, Kind};
 use puna::prelude::*;
 use safetensors::SafeTensors;
 
@@ -32,7 +32,7 @@ pub(super) fn check(label: &str, folder: &Path, device_name: &str, device: &Devi
     };
     let checkpoint = match Checkpoint::open(&path) {
         Ok(checkpoint) => checkpoint,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return report.tell(label, Ok(Outcome::Skipped(error.to_string()))),
+        Err(error) if error.kind() == Kind::Unsupported => return report.tell(label, Ok(Outcome::Skipped(error.to_string()))),
         Err(error) => return report.tell(label, Err(error.into())),
     };
     let goldens = match read(&folder.join("expected.safetensors")) {
@@ -43,7 +43,7 @@ pub(super) fn check(label: &str, folder: &Path, device_name: &str, device: &Devi
         let bound = if dtype == DType::F32 { F32 } else { HALF };
         report.tell(format!("{label} {dtype}"), logits(&checkpoint, Some(dtype), &goldens, bound, device));
     }
-    let blocks: Vec<_> = checkpoint.tensors().filter_map(|tensor| tensor.dtype.block()).collect();
+    let blocks: Vec<_> = checkpoint.tensors().filter_map(|tensor| tensor.dtype().ok()?.block()).collect();
     if !blocks.is_empty() {
         let bound = if blocks.iter().any(|block| block.values() == 256) { INT8_K } else { INT8 };
         report.tell(format!("{label} int8 activations"), logits(&checkpoint, None, &goldens, bound, device));
@@ -125,7 +125,9 @@ fn invariance(checkpoint: &Checkpoint, goldens: &[Golden], device_name: &str) ->
             let logits = engine.llama.sequence_logits(&longest.ids)?.to_vec::<f32>()?;
             if dtype.is_some() {
                 match &whole {
-                    Some(first) if !same_bits(first, &logits) => return Ok(Outcome::Off(format!("{threads} threads give other bits than one"))),
+                    Some(first) if !same_bits(first, &logits) => {
+                        return Ok(Outcome::Off(format!("{threads} threads give other bits than one")));
+                    }
                     Some(_) => {}
                     None => whole = Some(logits.clone()),
                 }
@@ -136,7 +138,8 @@ fn invariance(checkpoint: &Checkpoint, goldens: &[Golden], device_name: &str) ->
                 let engine = loader().prefill_chunk(chunk).engine(checkpoint, &device)?;
                 let top = cached_logits(&engine, &longest.ids, vocab)?;
                 if !same_bits(&top, last) {
-                    let message = format!("{threads} threads, chunks of {chunk}, {dtype:?}: other bits through the cache than without");
+                    let message =
+                        format!("{threads} threads, chunks of {chunk}, {dtype:?}: other bits through the cache than without");
                     return Ok(Outcome::Off(message));
                 }
                 total += 1;

@@ -32,7 +32,8 @@ pub(super) fn check(label: &str, path: &Path, device: &Device, report: &mut Repo
 }
 
 fn blocks(label: &str, file: &SafeTensors<'_>, names: &[String], report: &mut Report<'_>) {
-    let mut types: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".bytes")).filter(|name| !name.contains('.')).collect();
+    let mut types: Vec<&str> =
+        names.iter().filter_map(|name| name.strip_suffix(".bytes")).filter(|name| !name.contains('.')).collect();
     types.sort_unstable();
     for name in types {
         let golden = format!("{label} {name}");
@@ -66,10 +67,11 @@ fn encode(file: &SafeTensors<'_>, block: BlockType, name: &str) -> Result<Outcom
 
 fn rotary(label: &str, path: &Path, file: &SafeTensors<'_>, names: &[String], report: &mut Report<'_>) {
     let settings = path.with_extension("json");
-    let settings: serde_json::Value = match fs::read(&settings).map_err(Into::into).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
-        Ok(settings) => settings,
-        Err(error) => return report.tell(label, Err(error)),
-    };
+    let settings: serde_json::Value =
+        match fs::read(&settings).map_err(Into::into).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+            Ok(settings) => settings,
+            Err(error) => return report.tell(label, Err(error)),
+        };
     let mut sets: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".inv_freq")).collect();
     sets.sort_unstable();
     for set in sets {
@@ -82,11 +84,12 @@ fn rotary_set(file: &SafeTensors<'_>, set: &str, settings: &serde_json::Value) -
     let frequencies = puna::llama::rope::frequencies(&config, 0);
     let expected = doubles(file, &format!("{set}.inv_freq"))?;
     let relative_error = |got: f64, right: f64| ((got - right) / right).abs();
-    let mut worst = expected.iter().zip(&frequencies.inv_freq).map(|(&right, &got)| relative_error(got.into(), right)).fold(0.0, f64::max);
+    let mut worst =
+        expected.iter().zip(&frequencies.inv_freq).map(|(&right, &got)| relative_error(got.into(), right)).fold(0.0, f64::max);
     let scaling = doubles(file, &format!("{set}.attention_scaling"))?[0];
-    worst = worst.max(relative_error(frequencies.attention_scaling, scaling));
+    worst = worst.max(relative_error(frequencies.scaling, scaling));
     // From the file's own frequencies, so that their last digit does not turn into an angle far out.
-    let own = puna::llama::rope::Frequencies { inv_freq: expected.iter().map(|&f| f as f32).collect(), attention_scaling: 1.0 };
+    let own = puna::llama::rope::Frequencies { inv_freq: expected.iter().map(|&f| f as f32).collect(), scaling: 1.0 };
     let (cos, sin) = (doubles(file, &format!("{set}.cos"))?, doubles(file, &format!("{set}.sin"))?);
     for (row, position) in ids(file, "positions")?.into_iter().enumerate() {
         let position = position as usize;

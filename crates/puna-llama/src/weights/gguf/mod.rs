@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::weights::mmap::MappedFile;
 use crate::weights::tensor::{Part, StoredType, TensorInfo};
 
-pub use tokenizer::GgufTokenizer;
+pub use tokenizer::{GgufTokenizer, tokenizer_metadata};
 pub use types::{GgmlType, TYPES};
 use value::scalar;
 pub use value::{Array, Value, ValueKind};

@@ -4,36 +4,7 @@ use super::{Array, Gguf, Value};
 use crate::error::{Error, Result};
 use crate::weights::write::MetadataValue;
 
-/// What `tokenizer.ggml.*` says. Nothing is interpreted.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct GgufTokenizer {
-    /// `gpt2` for byte-level BPE, `llama` for SentencePiece BPE.
-    pub model: String,
-    /// Which pre-tokenizer splits the text, for byte-level BPE.
-    pub pre: Option<String>,
-    /// Each token's text, by id; bytes, for not every writer checks that they are UTF-8.
-    pub tokens: Vec<Vec<u8>>,
-    /// SentencePiece's score of each token; empty where there are none.
-    pub scores: Vec<f32>,
-    /// Each token's type: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; empty where there are none.
-    pub token_types: Vec<i32>,
-    /// Byte-level BPE's merges, first to last, each two tokens with a space between.
-    pub merges: Vec<Vec<u8>>,
-    /// The token that begins a text.
-    pub bos: Option<u32>,
-    /// The token that ends a text.
-    pub eos: Option<u32>,
-    /// The token for what is not known.
-    pub unk: Option<u32>,
-    /// The token that pads.
-    pub pad: Option<u32>,
-    /// Whether to begin with `bos` when the caller does not say.
-    pub add_bos: Option<bool>,
-    /// Whether to end with `eos` when the caller does not say.
-    pub add_eos: Option<bool>,
-    /// Whether SentencePiece puts a space in front of a text.
-    pub add_space_prefix: Option<bool>,
-}
+pub use puna_tokenizer::GgufTokenizer;
 
 impl Gguf {
     /// The tokenizer, or `None` where the file has none.
@@ -121,25 +92,23 @@ impl Gguf {
     }
 }
 
-impl GgufTokenizer {
-    /// The metadata that says the same.
-    pub fn to_metadata(&self) -> Vec<(String, MetadataValue)> {
-        use MetadataValue::{Bool, F32s, I32s, Str, Strs, U32};
-        let id = |name: &'static str, id: Option<u32>| id.map(|id| (name, U32(id)));
-        let flag = |name: &'static str, flag: Option<bool>| flag.map(|flag| (name, Bool(flag)));
-        let mut metadata = vec![("model", Str(self.model.clone()))];
-        metadata.extend(self.pre.as_ref().map(|pre| ("pre", Str(pre.clone()))));
-        metadata.push(("tokens", Strs(self.tokens.clone())));
-        metadata.extend((!self.scores.is_empty()).then(|| ("scores", F32s(self.scores.clone()))));
-        metadata.extend((!self.token_types.is_empty()).then(|| ("token_type", I32s(self.token_types.clone()))));
-        metadata.extend((!self.merges.is_empty()).then(|| ("merges", Strs(self.merges.clone()))));
-        metadata.extend(id("bos_token_id", self.bos));
-        metadata.extend(id("eos_token_id", self.eos));
-        metadata.extend(id("unknown_token_id", self.unk));
-        metadata.extend(id("padding_token_id", self.pad));
-        metadata.extend(flag("add_bos_token", self.add_bos));
-        metadata.extend(flag("add_eos_token", self.add_eos));
-        metadata.extend(flag("add_space_prefix", self.add_space_prefix));
-        metadata.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect()
-    }
+/// The metadata that says what `tokenizer` does.
+pub fn tokenizer_metadata(tokenizer: &GgufTokenizer) -> Vec<(String, MetadataValue)> {
+    use MetadataValue::{Bool, F32s, I32s, Str, Strs, U32};
+    let id = |name: &'static str, id: Option<u32>| id.map(|id| (name, U32(id)));
+    let flag = |name: &'static str, flag: Option<bool>| flag.map(|flag| (name, Bool(flag)));
+    let mut metadata = vec![("model", Str(tokenizer.model.clone()))];
+    metadata.extend(tokenizer.pre.as_ref().map(|pre| ("pre", Str(pre.clone()))));
+    metadata.push(("tokens", Strs(tokenizer.tokens.clone())));
+    metadata.extend((!tokenizer.scores.is_empty()).then(|| ("scores", F32s(tokenizer.scores.clone()))));
+    metadata.extend((!tokenizer.token_types.is_empty()).then(|| ("token_type", I32s(tokenizer.token_types.clone()))));
+    metadata.extend((!tokenizer.merges.is_empty()).then(|| ("merges", Strs(tokenizer.merges.clone()))));
+    metadata.extend(id("bos_token_id", tokenizer.bos));
+    metadata.extend(id("eos_token_id", tokenizer.eos));
+    metadata.extend(id("unknown_token_id", tokenizer.unk));
+    metadata.extend(id("padding_token_id", tokenizer.pad));
+    metadata.extend(flag("add_bos_token", tokenizer.add_bos));
+    metadata.extend(flag("add_eos_token", tokenizer.add_eos));
+    metadata.extend(flag("add_space_prefix", tokenizer.add_space_prefix));
+    metadata.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect()
 }

@@ -1,0 +1,2 @@
+//! convert.
+fn main() {}
