@@ -100,7 +100,7 @@ fn attention_of_any_packing(device: &Device) {
     use proptest::prelude::any;
     use proptest::sample::select;
     let packings = (vec((0u32..9, 0u32..70), 0..5), 0usize..3, select(&HEADS[..]), any::<u64>());
-    each(24, packings, |(lengths, beyond, [heads, kv_heads, dim, v_dim], seed)| {
+    each(96, packings, |(lengths, beyond, [heads, kv_heads, dim, v_dim], seed)| {
         let packed = Packed::new(&lengths, beyond);
         for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
             let mut draw = Draw::new(seed);

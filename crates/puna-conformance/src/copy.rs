@@ -30,7 +30,7 @@ fn exactly(dtype: DType, x: Array) -> Expected {
 }
 
 fn views_show_the_same_elements(device: &Device) {
-    each(32, shapes_and_seed(1, 6, 800), |(shape, seed)| {
+    each(128, shapes_and_seed(1, 6, 800), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         let (x, t) = draw.input(device, &shape, DType::F32);
         let order = draw.order(shape.len());
@@ -55,7 +55,7 @@ fn views_show_the_same_elements(device: &Device) {
 }
 
 fn reshape_of_any_strides(device: &Device) {
-    each(32, shapes_and_seed(0, 6, 800), |(shape, seed)| {
+    each(128, shapes_and_seed(0, 6, 800), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         let (x, t) = draw.input(device, &shape, DType::F16);
         // Another factoring of the number of elements: neighbours merged, ones put in.
@@ -101,7 +101,7 @@ fn views_of_blocks_are_cut_at_their_edges(device: &Device) {
 }
 
 fn contiguous_keeps_every_bit(device: &Device) {
-    each(24, shapes_and_seed(0, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         for dtype in DType::FLOATS {
             let x = draw.extremes(&shape, dtype);
@@ -124,7 +124,7 @@ fn contiguous_keeps_every_bit(device: &Device) {
 }
 
 fn cast_between_floats_rounds_once(device: &Device) {
-    each(8, shapes_and_seed(0, 6, 400), |(shape, seed)| {
+    each(32, shapes_and_seed(0, 6, 400), |(shape, seed)| {
         for (from, to) in DType::FLOATS.into_iter().flat_map(|from| DType::FLOATS.map(|to| (from, to))) {
             let mut draw = Draw::new(seed);
             let x = draw.extremes(&shape, from);
@@ -217,7 +217,7 @@ fn cast_encodes_blocks_as_the_codec_does(device: &Device) {
 }
 
 fn concat_joins_along_any_axis(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 400), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 400), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let axis = draw.below(shape.len());
@@ -297,7 +297,7 @@ fn arange_counts(device: &Device) {
 }
 
 fn assign_writes_views_and_broadcasts(device: &Device) {
-    each(24, shapes_and_seed(1, 5, 400), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 5, 400), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             // A view in the middle of a larger tensor, its axes turned: what is around it stays.

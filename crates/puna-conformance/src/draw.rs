@@ -14,7 +14,7 @@ pub(crate) const LENGTHS: [usize; 9] = [0, 1, 2, 3, 5, 7, 17, 33, 67];
 /// Runs a body on `cases` values of a strategy, the same ones each time; a failure is shrunk.
 #[track_caller]
 pub(crate) fn each<S: Strategy>(cases: u32, strategy: S, body: impl Fn(S::Value)) {
-    let config = Config { cases: cases * 20, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let result = runner.run(&strategy, |value| {
         body(value);

@@ -31,7 +31,7 @@ fn unary_expected(op: Unary, x: &Array, dtype: DType) -> Expected {
 
 fn unary_is_its_formula(device: &Device) {
     for op in Unary::ALL {
-        each(12, shapes_and_seed(0, 6, 600), |(shape, seed)| {
+        each(48, shapes_and_seed(0, 6, 600), |(shape, seed)| {
             for dtype in DType::FLOATS {
                 let (x, t) = Draw::new(seed).input(device, &shape, dtype);
                 // Roots and logarithms take what is not negative.
@@ -64,7 +64,7 @@ fn unary_of_i64_wraps(device: &Device) {
 }
 
 fn affine_is_a_product_and_a_sum(device: &Device) {
-    each(16, shapes_and_seed(0, 6, 600), |(shape, seed)| {
+    each(64, shapes_and_seed(0, 6, 600), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &shape, dtype);
@@ -101,7 +101,7 @@ fn narrowed(draw: &mut Draw, shape: &[usize]) -> Vec<usize> {
 
 fn binary_is_its_formula_and_broadcasts(device: &Device) {
     for op in Binary::ALL {
-        each(16, shapes_and_seed(0, 6, 600), |(shape, seed)| {
+        each(64, shapes_and_seed(0, 6, 600), |(shape, seed)| {
             for dtype in DType::FLOATS {
                 let mut draw = Draw::new(seed);
                 let [left, right] = [(); 2].map(|()| narrowed(&mut draw, &shape));
@@ -126,7 +126,7 @@ fn binary_of_extreme_values(device: &Device) {
 
 fn binary_of_integers_wraps(device: &Device) {
     for op in Binary::ALL.into_iter().filter(|op| *op != Binary::Pow) {
-        each(8, shapes_and_seed(0, 6, 300), |(shape, seed)| {
+        each(32, shapes_and_seed(0, 6, 300), |(shape, seed)| {
             for dtype in INTEGERS {
                 let mut draw = Draw::new(seed);
                 let [left, right] = [(); 2].map(|()| narrowed(&mut draw, &shape));
@@ -141,7 +141,7 @@ fn binary_of_integers_wraps(device: &Device) {
 
 fn compare_knows_nan_and_signed_zero(device: &Device) {
     for op in Compare::ALL {
-        each(8, shapes_and_seed(0, 6, 400), |(shape, seed)| {
+        each(32, shapes_and_seed(0, 6, 400), |(shape, seed)| {
             for dtype in DType::FLOATS {
                 let mut draw = Draw::new(seed);
                 let [left, right] = [(); 2].map(|()| narrowed(&mut draw, &shape));
@@ -165,7 +165,7 @@ fn compare_of_integers_is_exact(device: &Device) {
 }
 
 fn select_chooses_and_broadcasts(device: &Device) {
-    each(12, shapes_and_seed(0, 6, 400), |(shape, seed)| {
+    each(48, shapes_and_seed(0, 6, 400), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         let [when, left, right] = [(); 3].map(|()| narrowed(&mut draw, &shape));
         let condition = draw.integers(&when, DType::U8);

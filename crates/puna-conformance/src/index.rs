@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = cases! {
 const INTEGERS: [DType; 3] = [DType::I64, DType::U32, DType::U8];
 
 fn gather_rows_takes_any_table_and_index(device: &Device) {
-    each(24, (shapes_and_seed(1, 4, 400), crate::draw::shapes(0, 2, 40)), |((table, seed), index)| {
+    each(96, (shapes_and_seed(1, 4, 400), crate::draw::shapes(0, 2, 40)), |((table, seed), index)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &table, dtype);
@@ -75,7 +75,7 @@ fn gather_rows_of_packed_weights(device: &Device) {
 }
 
 fn scatter_rows_lets_the_last_win(device: &Device) {
-    each(24, shapes_and_seed(1, 4, 400), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 4, 400), |(shape, seed)| {
         for (to, from) in DType::FLOATS.into_iter().flat_map(|to| DType::FLOATS.map(|from| (to, from))) {
             let mut draw = Draw::new(seed);
             let before = draw.floats(&shape, to);
@@ -104,7 +104,7 @@ fn scatter_rows_lets_the_last_win(device: &Device) {
 }
 
 fn scatter_add_rows_sums_in_order(device: &Device) {
-    each(16, (shapes_and_seed(0, 2, 100), crate::draw::shapes(0, 3, 20)), |((index, seed), row)| {
+    each(64, (shapes_and_seed(0, 2, 100), crate::draw::shapes(0, 3, 20)), |((index, seed), row)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let rows = draw.below(6);
@@ -119,7 +119,7 @@ fn scatter_add_rows_sums_in_order(device: &Device) {
 }
 
 fn take_reads_along_the_last_axis(device: &Device) {
-    each(16, shapes_and_seed(1, 6, 400), |(shape, seed)| {
+    each(64, shapes_and_seed(1, 6, 400), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         let n = shape[shape.len() - 1];
         let at_shape = [&shape[..shape.len() - 1], &[draw.below(9)]].concat();
@@ -144,7 +144,7 @@ fn take_reads_along_the_last_axis(device: &Device) {
 }
 
 fn take_backward_sums_into_places(device: &Device) {
-    each(16, shapes_and_seed(1, 6, 300), |(shape, seed)| {
+    each(64, shapes_and_seed(1, 6, 300), |(shape, seed)| {
         let mut draw = Draw::new(seed);
         let length = draw.below(8);
         let at = draw.indices(&shape, length);

@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = cases! {
 };
 
 fn matmul_is_its_formula(device: &Device) {
-    each(24, ([(); 3].map(|()| select(&LENGTHS[..])), proptest::prelude::any::<u64>()), |([m, k, n], seed)| {
+    each(96, ([(); 3].map(|()| select(&LENGTHS[..])), proptest::prelude::any::<u64>()), |([m, k, n], seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let ((a, ta), (b, tb)) = (draw.input(device, &[m, k], dtype), draw.input(device, &[k, n], dtype));
@@ -84,7 +84,7 @@ fn matmul_rows_do_not_depend_on_neighbours(device: &Device) {
 
 fn int8_blocks_is_its_definition_to_the_bit(device: &Device) {
     let expected = |x: &Array| Expected::new(DType::F32, reference::int8_blocks(x)).rounded_once();
-    each(24, shapes_and_seed(1, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 800), |(shape, seed)| {
         let (x, t) = Draw::new(seed).input(device, &shape, DType::F32);
         check(&format!("{shape:?}"), &Op::Int8Blocks, &[&t], &[expected(&x)]);
     });
@@ -185,7 +185,7 @@ fn linear_of_every_weight(device: &Device) {
 }
 
 fn linear_of_any_shape(device: &Device) {
-    each(24, (shapes_and_seed(1, 4, 500), select(&LENGTHS[..])), |((shape, seed), n)| {
+    each(96, (shapes_and_seed(1, 4, 500), select(&LENGTHS[..])), |((shape, seed), n)| {
         for dtype in DType::FLOATS {
             let drawn = Drawn::new(device, [n, shape[shape.len() - 1]], dtype, (seed % 2 == 0, seed % 3 == 0), seed);
             let (x, t) = Draw::new(seed + 7).input(device, &shape, dtype);

@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = cases! {
 };
 
 fn swiglu_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(0, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let ((gate, tg), (up, tu)) = (draw.input(device, &shape, dtype), draw.input(device, &shape, dtype));
@@ -35,7 +35,7 @@ fn swiglu_is_its_formula(device: &Device) {
 }
 
 fn swiglu_backward_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(0, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let [(dy, td), (gate, tg), (up, tu)] = [(); 3].map(|()| draw.input(device, &shape, dtype));

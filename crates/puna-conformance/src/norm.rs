@@ -28,7 +28,7 @@ fn expected(x: &Array, weight: Option<&Array>, eps: f64, dtype: DType) -> [Expec
 }
 
 fn rms_norm_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 800), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &shape, dtype);
@@ -110,7 +110,7 @@ fn rms_norm_rows_do_not_depend_on_neighbours(device: &Device) {
 }
 
 fn add_rms_norm_is_the_sum_and_its_norm(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 800), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 800), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let ((stream, ts), (x, tx)) = (draw.input(device, &shape, dtype), draw.input(device, &shape, dtype));
@@ -125,7 +125,7 @@ fn add_rms_norm_is_the_sum_and_its_norm(device: &Device) {
 }
 
 fn rms_norm_backward_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let (n, rows) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);

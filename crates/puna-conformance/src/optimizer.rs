@@ -95,7 +95,7 @@ fn adamw_step(device: &Device, Step { shape, dtype, gradient, master, step, seed
 }
 
 fn adamw_is_its_formula(device: &Device) {
-    each(8, shapes_and_seed(0, 4, 500), |(shape, seed)| {
+    each(32, shapes_and_seed(0, 4, 500), |(shape, seed)| {
         for (dtype, gradient) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|g| (d, g))) {
             for (master, lower) in [(false, false), (false, true), (true, false), (true, true)] {
                 adamw_step(
@@ -141,7 +141,7 @@ fn adamw_over_steps(device: &Device) {
 }
 
 fn sgd_is_its_formula(device: &Device) {
-    each(8, shapes_and_seed(0, 4, 500), |(shape, seed)| {
+    each(32, shapes_and_seed(0, 4, 500), |(shape, seed)| {
         for (dtype, gradient) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|g| (d, g))) {
             for lower in [false, true] {
                 let mut draw = Draw::new(seed);

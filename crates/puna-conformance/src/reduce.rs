@@ -32,7 +32,7 @@ fn reduce_expected(kind: ReduceKind, x: &Array, axes: &[usize], keep: bool, dtyp
 
 fn reduce_is_its_formula(device: &Device) {
     for kind in ReduceKind::ALL {
-        each(24, shapes_and_seed(0, 6, 1500), |(shape, seed)| {
+        each(96, shapes_and_seed(0, 6, 1500), |(shape, seed)| {
             for dtype in DType::FLOATS {
                 let mut draw = Draw::new(seed);
                 let (x, t) = draw.input(device, &shape, dtype);
@@ -67,7 +67,7 @@ fn reduce_of_extreme_values(device: &Device) {
 
 fn reduce_of_integers_is_exact(device: &Device) {
     for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min] {
-        each(12, shapes_and_seed(0, 6, 800), |(shape, seed)| {
+        each(48, shapes_and_seed(0, 6, 800), |(shape, seed)| {
             for dtype in INTEGERS {
                 let mut draw = Draw::new(seed);
                 let x = draw.integers(&shape, dtype);
@@ -107,7 +107,7 @@ fn reduce_does_not_depend_on_neighbours(device: &Device) {
 }
 
 fn arg_reduce_finds_the_first(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 1500), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 1500), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let axis = draw.below(shape.len());
@@ -141,7 +141,7 @@ fn arg_reduce_of_integers(device: &Device) {
 }
 
 fn cum_sum_adds_in_order(device: &Device) {
-    each(16, shapes_and_seed(1, 6, 600), |(shape, seed)| {
+    each(64, shapes_and_seed(1, 6, 600), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             let sums = reference::cum_sum(&x);
@@ -152,7 +152,7 @@ fn cum_sum_adds_in_order(device: &Device) {
 
 fn sort_is_stable_with_nan_largest(device: &Device) {
     for descending in [false, true] {
-        each(16, shapes_and_seed(1, 6, 800), |(shape, seed)| {
+        each(64, shapes_and_seed(1, 6, 800), |(shape, seed)| {
             for dtype in DType::FLOATS {
                 let mut draw = Draw::new(seed);
                 let x =

@@ -38,7 +38,7 @@ fn rope_turns_pairs(device: &Device) {
     use proptest::sample::select;
     let shapes =
         (select(&[0usize, 1, 3, 17][..]), select(&[0usize, 1, 3, 5][..]), select(&[0usize, 2, 6, 16, 34, 64][..]), any::<u64>());
-    each(24, shapes, |(tokens, heads, dim, seed)| {
+    each(96, shapes, |(tokens, heads, dim, seed)| {
         for dtype in DType::FLOATS {
             let mut draw = Draw::new(seed);
             let table = if draw.below(2) == 0 { DType::F64 } else { DType::F32 };

@@ -35,7 +35,7 @@ fn log_softmax_expected(x: &Array, dtype: DType) -> Expected {
 }
 
 fn softmax_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             check(&format!("{shape:?}"), &Op::Softmax, &[&t], &[softmax_expected(&x, dtype)]);
@@ -80,7 +80,7 @@ fn softmax_rows_do_not_depend_on_neighbours(device: &Device) {
 }
 
 fn log_softmax_is_its_formula(device: &Device) {
-    each(24, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
+    each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
         for dtype in DType::FLOATS {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             check(&format!("{shape:?}"), &Op::LogSoftmax, &[&t], &[log_softmax_expected(&x, dtype)]);
