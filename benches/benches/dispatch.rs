@@ -22,7 +22,7 @@ impl Weights for Ones {
 }
 
 fn config(json: &str) -> Config {
-    Config::from_hf_json(json.as_bytes(), "config.json".as_ref()).expect("the config is well formed")
+    Config::from_hf_json("config.json", json.as_bytes()).expect("the config is well formed")
 }
 
 fn dispatch(criterion: &mut Criterion) {

@@ -28,7 +28,7 @@ fn main() -> Result<(), Error> {
     };
     let threads = arguments.next().map_or(Ok(2), |n| n.parse())?;
     let device = puna::device_with_threads("cpu", NonZeroUsize::new(threads))?;
-    let engine = Model::loader().prefill_chunk(PROMPT).engine(&Checkpoint::open(path.as_ref())?, &device)?;
+    let engine = Model::loader().prefill_chunk(PROMPT).engine(&Checkpoint::open(&path)?, &device)?;
     let mut peer = peer::Peer::open(&path, threads)?;
     let (mut ours, mut theirs) = (Speeds::default(), Speeds::default());
     for round in 0..=ROUNDS {

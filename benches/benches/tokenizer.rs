@@ -1,1 +1,2 @@
-
+//! Encoding.
+fn main() {}

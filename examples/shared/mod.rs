@@ -1,5 +1,5 @@
 //! What the example programs have in common: where a model comes from, and how errors are told.
-#![allow(dead_code)] // Each example uses its part.
+#![allow(dead_code, unreachable_pub)] // Each example uses its part.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -52,7 +52,8 @@ impl DeviceArguments {
 impl ModelArguments {
     /// Loads the model with its tokenizer, with a bar on a terminal.
     pub fn load(&self) -> Result<Model> {
-        self.with_loader(|loader, device| Ok(loader.load(&self.model, device)?))
+        let checkpoint = self.checkpoint()?;
+        self.with_loader(|loader, device| Ok(loader.model(&checkpoint, device)?))
     }
 
     /// Loads the network alone.
@@ -62,8 +63,20 @@ impl ModelArguments {
 
     /// As [`load_engine`](Self::load_engine), with more settings.
     pub fn load_engine_with(&self, more: impl FnOnce(Loader<'_>) -> Loader<'_>) -> Result<Engine> {
-        let checkpoint = Checkpoint::open(&puna::llama::hub::resolve(&self.model)?)?;
+        let checkpoint = self.checkpoint()?;
         self.with_loader(|loader, device| Ok(more(loader).engine(&checkpoint, device)?))
+    }
+
+    /// Finds the model, and downloads it where this build can and the Hub's cache lacks it.
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let bar = ProgressBar::new(0).with_style(download_style());
+        let path = puna::llama::hub::fetch(&self.model, &mut |progress| {
+            bar.set_message(format!("{} ({} of {})", progress.file, progress.index + 1, progress.count));
+            bar.set_length(progress.total.unwrap_or(progress.done));
+            bar.set_position(progress.done);
+        });
+        bar.finish_and_clear();
+        Ok(Checkpoint::open(path?)?)
     }
 
     fn with_loader<T>(&self, load: impl FnOnce(Loader<'_>, &Device) -> Result<T>) -> Result<T> {
@@ -93,6 +106,11 @@ impl ModelArguments {
 pub fn bar(what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {eta}").expect("the template is well formed");
     ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what)
+}
+
+fn download_style() -> ProgressStyle {
+    let template = "{msg} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    ProgressStyle::with_template(template).expect("the template is well formed").progress_chars("=> ")
 }
 
 /// One line for an error and those behind it; no backtrace, no panic.

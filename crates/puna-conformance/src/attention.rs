@@ -10,7 +10,7 @@ use crate::reference::{self, AttentionBackwardInputs, Pages, round_all};
 use crate::{Array, floats};
 
 pub(crate) const CASES: &[Case] = cases! {
-    "attention" => attention_is_its_formula, attention_of_any_packing, attention_of_long_sequences, attention_reads_any_strides, a_query_without_keys_gives_zeros,
+    "attention" => attention_is_its_formula, attention_of_any_packing, attention_of_long_sequences, attention_of_scores_that_rise_and_fall, attention_reads_any_strides, a_query_without_keys_gives_zeros,
         attention_of_large_scores, nan_reaches_who_sees_it_and_no_one_else, attention_does_not_depend_on_neighbours;
     "paged_attention" => paged_attention_is_its_formula, paged_attention_of_pages_in_any_dtype, pages_out_of_range_read_zeros, what_lies_beyond_the_length_is_not_read,
         paged_attention_does_not_depend_on_chunks, paged_attention_does_not_depend_on_neighbours, paged_attention_does_not_depend_on_where_pages_lie,
@@ -130,6 +130,39 @@ fn attention_of_long_sequences(device: &Device) {
             &Op::Attention(Attention { scale: 0.2, mask }),
             &[&tq, &tk, &tv, &qs, &ks],
             &expected(&result, dtype, 700 + 32),
+        );
+    }
+}
+
+fn attention_of_scores_that_rise_and_fall(device: &Device) {
+    // Thousands of keys, the largest scores at the end, the beginning, the middle: what a running softmax has summed fades, or what comes
+    // behind it does.
+    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+        let packed = Packed::new(&[(2, 1700), (1, 1100), (3, 600)], 0);
+        let mut draw = Draw::new(153);
+        let (q, v) = (draw.floats(&[6, 2, 8], dtype), draw.floats(&[3400, 1, 8], dtype));
+        let rise = [1700.0, 1100.0, 600.0];
+        let k = Array::from_fn(&[3400, 1, 8], |i| {
+            let (s, first) = if i[0] < 1700 {
+                (0, 0)
+            } else if i[0] < 2800 {
+                (1, 1700)
+            } else {
+                (2, 2800)
+            };
+            let at = (i[0] - first) as f64 / rise[s];
+            let height = [at, 1.0 - at, 1.0 - (2.0 * at - 1.0).abs()][s];
+            reference::round(dtype, draw.normal() * (0.1 + 3.0 * height))
+        });
+        let tensors = [&q, &k, &v].map(|x| tensor(device, x, dtype));
+        let [qs, ks] = packed.tensors(device);
+        let result = reference::attention(&q, &k, &v, &packed.q_starts, &packed.k_starts, 0.5, mask);
+        let op = Op::Attention(Attention { scale: 0.5, mask });
+        check(
+            &format!("rise and fall, {mask:?}"),
+            &op,
+            &[&tensors[0], &tensors[1], &tensors[2], &qs, &ks],
+            &expected(&result, dtype, 1708),
         );
     }
 }

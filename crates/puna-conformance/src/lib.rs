@@ -35,6 +35,7 @@ mod reduce;
 mod rope;
 mod sampling;
 mod softmax;
+mod tasks;
 
 use puna_tensor::Device;
 
@@ -58,6 +59,7 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("optimizer", optimizer::CASES),
     ("sampling", sampling::CASES),
     ("random", random::CASES),
+    ("tasks", tasks::CASES),
     ("device", device::CASES),
     ("record", record::CASES),
     ("errors", errors::CASES),

@@ -159,7 +159,7 @@ impl Drawn {
         k + 1 + if self.adapter.is_some() { k + 3 } else { 0 }
     }
 
-    fn expected(&self, x: &Array, dtype: DType, activations: Activations) -> Expected {
+    pub(crate) fn expected(&self, x: &Array, dtype: DType, activations: Activations) -> Expected {
         let read = if self.reads_int8(activations) { reference::int8_blocks(x) } else { x.clone() };
         Expected::sums(dtype, &reference::linear(x, &read, &self.layer), self.terms())
     }

@@ -107,7 +107,7 @@ fn write_and_compare(device: &Device, seed: u64, dtype: DType, pages: DType, str
     let (cos, sin) = tables(20, dim / 2, DType::F32);
     let (tcos, tsin) = (tensor(device, &cos, DType::F32), tensor(device, &sin, DType::F32));
     let positions = draw.indices(&[tokens], 20);
-    let slots: Vec<u32> = [3, 19, 20, 0, u32::MAX, 7, 4].to_vec();
+    let slots: Vec<u32> = [3, 19, 0, 20, 39, 7, 4].to_vec();
     let ((q, tq), (k, tk), (v, tv)) = (
         draw.input(device, &[tokens, heads, dim], dtype),
         draw.input(device, &[tokens, kv_heads, dim], dtype),
@@ -157,6 +157,11 @@ fn write_and_compare(device: &Device, seed: u64, dtype: DType, pages: DType, str
         let coarser = if reference::unit(dtype) > reference::unit(pages) { dtype } else { pages };
         let off = size.map(|v| 4.0 * v * reference::unit(coarser));
         Expected::new(pages, written).sum(size, 2).slack(off).compare(&format!("{what}: k_pages"), &k_pages);
+        // What rope gives, rounded, and nothing else: a cached key is the one that attention without a cache would see.
+        let (kept, tokens) = (indices_tensor(device, &[3, 19, 0, 7, 4], &[5]), indices_tensor(device, &[0, 1, 2, 5, 6], &[5]));
+        let in_pages = k_pages.reshape([count * page_size, kv_heads, dim]).and_then(|rows| rows.gather_rows(&kept));
+        let turned = tk.rope(&tcos, &tsin, &tp, pairs).and_then(|k| k.gather_rows(&tokens)?.cast(pages));
+        same_bits(&format!("{what}: keys as rope gives them"), &in_pages.expect("rows"), &turned.expect("rope"));
         let written = reference::rope_and_cache(&before[1], &slots, &round_all(pages, &v));
         Expected::new(pages, written).rounded_once().compare(&format!("{what}: v_pages"), &v_pages);
     }

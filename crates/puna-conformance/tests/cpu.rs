@@ -27,7 +27,7 @@ macro_rules! families {
     };
 }
 families! {
-    elementwise reduce copy index matmul norm rope attention mlp softmax loss optimizer sampling random device record errors
+    elementwise reduce copy index matmul norm rope attention mlp softmax loss optimizer sampling random tasks device record errors
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn linear_forward<W: Wide>(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) ->
 }
 
 pub(super) fn linear_cross_entropy_backward(
-    cpu: &Cpu,
+    _: &Cpu,
     op: &LinearCrossEntropyBackward,
     inputs: &[&Tensor],
     outputs: &[Tensor],

@@ -47,6 +47,7 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     /// Rows and columns exchanged.
+    #[cfg(test)]
     pub(crate) fn transposed(self) -> Self {
         let ([m, n], [row, column]) = (self.shape, self.strides);
         Self { data: self.data, shape: [n, m], strides: [column, row] }

@@ -8,7 +8,7 @@ mod real;
 
 use super::{Isa, dispatch};
 
-pub(crate) use self::attention::{accumulate, scores};
+pub(crate) use self::attention::accumulate;
 pub(crate) use self::real::Real;
 
 pub(crate) const LANES: usize = 16;
@@ -173,18 +173,6 @@ pub(crate) fn mul<T: Real>(isa: Isa, x: &[T], y: &mut [T]) {
 fn mul_body<T: Real>(x: &[T], y: &mut [T]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y = *y * *x;
-    }
-}
-
-/// `y = a x + y`, fused.
-pub(crate) fn axpy<T: Real>(isa: Isa, a: T, x: &[T], y: &mut [T]) {
-    dispatch!(isa, axpy_body::<T: Real>(a: T, x: &[T], y: &mut [T]))
-}
-
-#[inline(always)]
-fn axpy_body<T: Real>(a: T, x: &[T], y: &mut [T]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = a.fma(*x, *y);
     }
 }
 

@@ -105,7 +105,7 @@ fn greedy(checkpoint: &Checkpoint, goldens: &[Golden], device: &Device) -> Resul
     while !batch.is_done() {
         batch.step()?;
     }
-    let wrong = expected.iter().filter(|(sequence, prompt, greedy)| &batch.tokens(*sequence)[*prompt..] != &greedy[..]).count();
+    let wrong = expected.iter().filter(|(sequence, prompt, greedy)| batch.tokens(*sequence)[*prompt..] != greedy[..]).count();
     Ok(Outcome::exact(wrong, expected.len(), "greedy continuations"))
 }
 

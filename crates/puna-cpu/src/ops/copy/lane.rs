@@ -88,10 +88,6 @@ impl<'a> Elements<'a> {
         Self { memory: read(tensor), dtype: tensor.dtype() }
     }
 
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype
-    }
-
     pub(crate) fn bytes(&self) -> &[u8] {
         self.memory.bytes()
     }

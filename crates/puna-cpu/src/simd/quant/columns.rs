@@ -30,6 +30,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Runs of `width` columns, the last perhaps narrower.
+    #[cfg(test)]
     pub(crate) fn split(self, width: usize) -> Vec<Self> {
         assert!(width > 0, "a run has a width");
         let mut parts = Vec::with_capacity(self.columns.div_ceil(width));

@@ -73,6 +73,7 @@ enum Unit {
 
 impl Kernels {
     /// Those that run everywhere: the slowest by far.
+    #[cfg(test)]
     pub(crate) const PORTABLE: Self = Self(Unit::Portable);
 
     /// All that this processor can run, the fastest last.
