@@ -54,7 +54,7 @@ fn encode(tokenizer: &Tokenizer, value: &Value) -> Result<Value, String> {
         Value::Bool(true) => Special::Parse,
         other => return Err(format!("special is {other}; it is true or false")),
     };
-    Ok(json!({ "ids": tokenizer.encode(text, special, Bos::AsWritten) }))
+    Ok(json!({ "ids": tokenizer.encode(text, special, Bos::AsWritten).map_err(|e| e.to_string())? }))
 }
 
 fn decode(tokenizer: &Tokenizer, value: &Value) -> Result<Value, String> {

@@ -125,12 +125,12 @@ mod peer {
 
     use super::{BEFORE, Error, PROMPT, Speed, WRITE, token};
 
-    pub const NAME: &str = "candle";
+    pub(super) const NAME: &str = "candle";
 
-    pub struct Peer(ModelWeights);
+    pub(super) struct Peer(ModelWeights);
 
     impl Peer {
-        pub fn open(path: &str, threads: usize) -> Result<Self, Error> {
+        pub(super) fn open(path: &str, threads: usize) -> Result<Self, Error> {
             // Read by rayon's global pool when it is first used, which is below.
             rayon_threads(threads);
             let mut file = std::fs::File::open(path)?;
@@ -138,7 +138,7 @@ mod peer {
             Ok(Self(ModelWeights::from_gguf(content, &mut file, &Device::Cpu)?))
         }
 
-        pub fn measure(&mut self) -> Result<Option<Speed>, Error> {
+        pub(super) fn measure(&mut self) -> Result<Option<Speed>, Error> {
             let tokens: Vec<u32> = (0..PROMPT).map(token).collect();
             let mut read = |n: usize| -> Result<(Tensor, f64), Error> {
                 let started = Instant::now();
@@ -170,16 +170,16 @@ mod peer {
 mod peer {
     use super::{Error, Speed};
 
-    pub const NAME: &str = "none";
+    pub(super) const NAME: &str = "none";
 
-    pub struct Peer;
+    pub(super) struct Peer;
 
     impl Peer {
-        pub fn open(_: &str, _: usize) -> Result<Self, Error> {
+        pub(super) fn open(_: &str, _: usize) -> Result<Self, Error> {
             Ok(Self)
         }
 
-        pub fn measure(&mut self) -> Result<Option<Speed>, Error> {
+        pub(super) fn measure(&mut self) -> Result<Option<Speed>, Error> {
             Ok(None)
         }
     }

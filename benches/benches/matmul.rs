@@ -57,7 +57,7 @@ fn vector(criterion: &mut Criterion) {
 mod peer {
     /// `c = a b`, on two threads.
     #[allow(unsafe_code)]
-    pub fn gemm(n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
+    pub(super) fn gemm(n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
         let (row, column) = (n as isize, 1);
         // SAFETY: all three are n by n, row-major, and c is borrowed mutably.
         unsafe {

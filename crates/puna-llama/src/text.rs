@@ -104,7 +104,7 @@ impl Model {
     ///
     /// Errors: a prompt longer than the context, an option out of range.
     pub fn generate(&self, prompt: &str, options: &Options) -> Result<Generation<'_>> {
-        self.generate_tokens(&self.tokenizer.encode(prompt, Special::Text, Bos::Add), options)
+        self.generate_tokens(&self.tokenizer.encode(prompt, Special::Text, Bos::Add)?, options)
     }
 
     /// Continues tokens.
@@ -131,7 +131,7 @@ impl Model {
         let mut batch = self.engine.batch();
         let mut streams = Vec::with_capacity(prompts.len());
         for (prompt, options) in prompts {
-            batch.add(&self.tokenizer.encode(prompt, Special::Text, Bos::Add), options.clone())?;
+            batch.add(&self.tokenizer.encode(prompt, Special::Text, Bos::Add)?, options.clone())?;
             streams.push((TextStream::new(&self.tokenizer, &options.stop), Completion::default()));
         }
         while !batch.is_done() {
@@ -158,7 +158,7 @@ impl Model {
         let segments = template.segments(&ChatInput::new(messages).generation_prompt(true).bos(&bos).eos(&eos))?;
         let encode = |text: &str, parse: bool| {
             // The template has written the beginning-of-sequence token where there is one.
-            Ok(self.tokenizer.encode(text, if parse { Special::Parse } else { Special::Text }, Bos::AsWritten))
+            Ok(self.tokenizer.encode(text, if parse { Special::Parse } else { Special::Text }, Bos::AsWritten)?)
         };
         let special = |text: &str| {
             let missing = || Error::new(Kind::ChatTemplate, "chat", format!("the tokenizer has no special token {text:?}"));

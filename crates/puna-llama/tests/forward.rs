@@ -177,3 +177,93 @@ fn model_parallel_files_are_joined_along_the_right_axes() {
 fn tied_embeddings_and_scaled_rope_are_read() {
     check("models/llama3.2-tied");
 }
+
+/// A checkpoint of random weights in a folder of its own.
+fn random_checkpoint(config: &str, seed: u32) -> (tempfile::TempDir, Checkpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let parsed = Config::from_hf_json("config.json", config.as_bytes()).unwrap();
+    let mut state = seed;
+    let mut uniform = move || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = parsed
+        .tensors()
+        .into_iter()
+        .map(|(name, shape)| {
+            let columns = *shape.last().unwrap();
+            let (middle, spread) = match &name {
+                name if name.contains("norm") => (1.0, 0.5),
+                name if name.contains("embed") || name.ends_with("bias") => (0.0, 1.5),
+                _ => (0.0, 2.0 / (columns as f32).sqrt()),
+            };
+            let bytes = (0..shape.iter().product()).flat_map(|_| (middle + spread * uniform()).to_le_bytes()).collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name.as_str(), ::safetensors::tensor::TensorView::new(::safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    ::safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    (folder, checkpoint)
+}
+
+/// Shapes that no released model has: odd widths, one head, one token in the vocabulary's tail, one layer, heads wider than the stream.
+#[test]
+fn odd_shapes_agree_with_the_naive_pass() {
+    let shapes = [
+        // hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, tied, bias
+        (20, 33, 2, 2, 1, 10, 7, false, false),
+        (17, 5, 1, 1, 1, 2, 131, true, false),
+        (48, 96, 3, 6, 3, 8, 257, false, true),
+        (24, 40, 2, 4, 2, 16, 50, true, true),
+        (96, 64, 1, 12, 4, 34, 1000, false, false),
+    ];
+    let device = puna_cpu::device(puna_cpu::Options::default()).unwrap();
+    for (at, (hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, tied, bias)) in shapes.into_iter().enumerate() {
+        let config = format!(
+            r#"{{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu","hidden_size":{hidden},
+            "intermediate_size":{intermediate},"num_hidden_layers":{layers},"num_attention_heads":{heads},"num_key_value_heads":{kv_heads},
+            "head_dim":{head_dim},"vocab_size":{vocab},"max_position_embeddings":2048,"rms_norm_eps":1e-6,"rope_theta":10000.0,
+            "tie_word_embeddings":{tied},"attention_bias":{bias},"mlp_bias":{bias}}}"#
+        );
+        let (_folder, checkpoint) = random_checkpoint(&config, at as u32 + 1);
+        let engine = puna_llama::Model::loader().engine(&checkpoint, &device).unwrap();
+        for length in [1, 2, 70] {
+            let ids: Vec<usize> = (0..length).map(|i| (i * 31 + at) % vocab).collect();
+            let naive = Naive { checkpoint: &checkpoint, config: checkpoint.config() }.forward(&ids).concat();
+            let tokens: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+            let made = engine.llama.sequence_logits(&tokens).unwrap().to_vec::<f32>().unwrap();
+            let off: f64 = made.iter().zip(&naive).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+            let error = (off / naive.iter().map(|b| b * b).sum::<f64>()).sqrt();
+            assert!(error < 1e-5, "shape {at}, {length} tokens: relative error {error:e}");
+        }
+    }
+}
+
+/// A step of every kind runs on kernels of its own on the CPU, in every dtype: nothing is lowered.
+#[test]
+fn no_op_of_a_step_is_lowered_on_the_cpu() {
+    for (model, dtype) in [
+        ("models/bias", None),
+        ("models/bias", Some(DType::F64)),
+        ("models/llama3.2-tied", Some(DType::BF16)),
+        ("models/sharded-bf16", Some(DType::F16)),
+        ("gguf/kquants/model.gguf", None),
+        ("gguf/basic/model.gguf", Some(DType::F32)),
+    ] {
+        let device = puna_cpu::device(puna_cpu::Options::default()).unwrap();
+        let checkpoint = Checkpoint::open(golden(model)).unwrap();
+        let loader = puna_llama::Model::loader();
+        let engine = if let Some(dtype) = dtype { loader.dtype(dtype) } else { loader }.engine(&checkpoint, &device).unwrap();
+        engine.llama.sequence_logits(&[1, 2, 3]).unwrap();
+        let mut batch = engine.batch();
+        batch.add(&[1, 2, 3], puna_llama::Options { max_tokens: Some(3), ..Default::default() }).unwrap();
+        while !batch.is_done() {
+            batch.step().unwrap();
+        }
+        assert_eq!(device.lowered(), [], "{model} {dtype:?}");
+    }
+}

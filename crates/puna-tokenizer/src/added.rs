@@ -1,13 +1,17 @@
-//! Tokens that stand beside the merged ones: special tokens, and others that are found in text as they are.
+//! Tokens that are found in text as they are written: special tokens, and others.
 
-use crate::merge::FastMap;
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use crate::hash::FastMap;
+use crate::normalize::{Normalize, normalize};
+use crate::{Error, Result};
 
 /// A token that is found in text as it is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Added {
     pub(crate) text: String,
     pub(crate) id: u32,
-    /// Found only where special tokens are asked for, and no text when decoded as such.
+    /// Found only where special tokens are parsed.
     pub(crate) special: bool,
     /// White space before it belongs to it.
     pub(crate) lstrip: bool,
@@ -15,7 +19,7 @@ pub(crate) struct Added {
     pub(crate) rstrip: bool,
     /// Found only where no word character stands beside it.
     pub(crate) single_word: bool,
-    /// Found in normalized text rather than in the text as given.
+    /// Found, itself normalized, in normalized text rather than in the text as given.
     pub(crate) normalized: bool,
 }
 
@@ -26,37 +30,62 @@ impl Added {
 }
 
 /// All added tokens, to find them in text.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(crate) struct AddedTokens {
     pub(crate) list: Vec<Added>,
     by_id: FastMap<u32, usize>,
-    by_text: FastMap<Box<str>, usize>,
-    /// For each first byte, the lengths that tokens beginning with it have, longest first.
-    lengths: FastMap<u8, Vec<usize>>,
+    by_text: std::collections::HashMap<String, usize>,
+    raw: Option<Search>,
+    normalized: Option<Search>,
 }
 
-/// A part of a text: what lies between added tokens, or one of them.
+/// Finds some of the tokens: at each place the longest.
+struct Search {
+    automaton: AhoCorasick,
+    /// For each pattern, its token's place in the list.
+    tokens: Vec<usize>,
+    /// Whether one of them is not special, so that text is searched even where special tokens are not parsed.
+    any_plain: bool,
+}
+
+/// A part of a text.
 pub(crate) enum Part<'t> {
-    Text(&'t str),
+    /// What lies between added tokens, and whether it begins the text.
+    Text(&'t str, bool),
+    /// An added token's id.
     Token(u32),
 }
 
 impl AddedTokens {
-    pub(crate) fn new(list: Vec<Added>) -> Self {
+    /// Errors: tokens whose text is so long altogether that no automaton finds them.
+    pub(crate) fn new(list: Vec<Added>, normalizer: &[Normalize]) -> Result<Self> {
         let mut tokens = Self::default();
         for (at, added) in list.iter().enumerate() {
             tokens.by_id.insert(added.id, at);
-            // An empty token would be found everywhere.
-            let Some(&first) = added.text.as_bytes().first() else { continue };
-            tokens.by_text.insert(added.text.as_str().into(), at);
-            let lengths = tokens.lengths.entry(first).or_default();
-            if !lengths.contains(&added.text.len()) {
-                lengths.push(added.text.len());
-                lengths.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
-            }
+            tokens.by_text.insert(added.text.clone(), at);
         }
+        let search = |normalized: bool| -> Result<Option<Search>> {
+            // An empty token would be found everywhere. One given twice counts as the last of them.
+            let wanted = |(at, added): &(usize, &Added)| {
+                added.normalized == normalized && !added.text.is_empty() && tokens.by_text[&added.text] == *at
+            };
+            let (places, texts): (Vec<usize>, Vec<String>) = list
+                .iter()
+                .enumerate()
+                .filter(wanted)
+                .map(|(at, added)| (at, if normalized { normalize(normalizer, &added.text) } else { added.text.clone() }))
+                .unzip();
+            if places.is_empty() {
+                return Ok(None);
+            }
+            let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
+            let automaton = automaton.map_err(|e| Error::invalid("added_tokens", format!("they cannot be searched for: {e}")))?;
+            let any_plain = places.iter().any(|&at| !list[at].special);
+            Ok(Some(Search { automaton, tokens: places, any_plain }))
+        };
+        (tokens.raw, tokens.normalized) = (search(false)?, search(true)?);
         tokens.list = list;
-        tokens
+        Ok(tokens)
     }
 
     pub(crate) fn by_id(&self, id: u32) -> Option<&Added> {
@@ -67,42 +96,97 @@ impl AddedTokens {
         self.by_text.get(text).map(|&at| &self.list[at])
     }
 
-    /// Cuts `text` at the tokens that `wanted` takes: at each place the longest, from left to right.
-    pub(crate) fn parts<'t>(&self, text: &'t str, wanted: impl Fn(&Added) -> bool, each: &mut dyn FnMut(Part<'t>)) {
-        let (mut from, mut at) = (0, 0);
-        while at < text.len() {
-            let Some(added) = self.at(text, at).filter(|added| wanted(added) && stands_alone(added, text, at)) else {
-                at += 1;
-                continue;
-            };
-            let mut start = at;
-            if added.lstrip {
-                start = text[from..at].trim_end().len() + from;
-            }
-            if start > from {
-                each(Part::Text(&text[from..start]));
-            }
-            each(Part::Token(added.id));
-            at += added.text.len();
-            if added.rstrip {
-                at += text[at..].len() - text[at..].trim_start().len();
-            }
-            from = at;
-        }
-        if from < text.len() {
-            each(Part::Text(&text[from..]));
-        }
+    /// Cuts text as it is given.
+    pub(crate) fn cut(&self, text: &str, parse: bool, each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+        self.cut_by(self.raw.as_ref(), text, true, parse, each)
     }
 
-    fn at(&self, text: &str, at: usize) -> Option<&Added> {
-        let lengths = self.lengths.get(&text.as_bytes()[at])?;
-        lengths.iter().find_map(|&length| self.by_text(text.get(at..at + length)?))
+    /// Cuts normalized text; `begins`: what it comes from begins the text as given.
+    pub(crate) fn cut_normalized(
+        &self,
+        text: &str,
+        begins: bool,
+        parse: bool,
+        each: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.cut_by(self.normalized.as_ref(), text, begins, parse, each)
+    }
+
+    fn cut_by(
+        &self,
+        search: Option<&Search>,
+        text: &str,
+        begins: bool,
+        parse: bool,
+        each: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut from = 0;
+        if let Some(search) = search.filter(|search| parse || search.any_plain) {
+            for found in search.automaton.find_iter(text) {
+                let added = &self.list[search.tokens[found.pattern().as_usize()]];
+                let (mut start, mut end) = (found.start(), found.end());
+                if (added.special && !parse) || (added.single_word && !stands_alone(text, start, end)) {
+                    continue;
+                }
+                if added.lstrip {
+                    // White space that the token before has taken is gone.
+                    start = text[..start].trim_end().len().max(from);
+                }
+                if added.rstrip {
+                    end = text.len() - text[end..].trim_start().len();
+                }
+                if from < start {
+                    each(Part::Text(&text[from..start], begins && from == 0))?;
+                }
+                each(Part::Token(added.id))?;
+                from = end;
+            }
+        }
+        if from < text.len() { each(Part::Text(&text[from..], begins && from == 0)) } else { Ok(()) }
     }
 }
 
-fn stands_alone(added: &Added, text: &str, at: usize) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let end = at + added.text.len();
-    !added.single_word
-        || !(text[..at].chars().next_back().is_some_and(is_word) || text[end..].chars().next().is_some_and(is_word))
+/// Whether no word character, `\w`, stands beside `text[start..end]`.
+fn stands_alone(text: &str, start: usize, end: usize) -> bool {
+    let is_word = |c: Option<char>| c.is_some_and(regex_syntax::is_word_character);
+    !is_word(text[..start].chars().next_back()) && !is_word(text[end..].chars().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(list: Vec<Added>, text: &str, parse: bool, expected: &[&str]) {
+        let tokens = AddedTokens::new(list, &[]).unwrap();
+        let mut parts = Vec::new();
+        let mut each = |part: Part<'_>| {
+            parts.push(match part {
+                Part::Text(text, _) => text.to_owned(),
+                Part::Token(id) => format!("#{id}"),
+            });
+            Ok(())
+        };
+        tokens.cut(text, parse, &mut each).unwrap();
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn the_longest_token_is_found() {
+        let list = vec![Added::special("<a", 1), Added::special("<ab>", 2), Added::special("b>", 3)];
+        check(list.clone(), "x<ab><acb>", true, &["x", "#2", "#1", "c", "#3"]);
+        check(list, "x<ab>", false, &["x<ab>"]);
+    }
+
+    #[test]
+    fn white_space_belongs_to_tokens_that_strip() {
+        let strips = Added { lstrip: true, rstrip: true, ..Added::special("<m>", 1) };
+        check(vec![strips], "a \t<m> \n<m>  b", true, &["a", "#1", "#1", "b"]);
+    }
+
+    #[test]
+    fn a_single_word_stands_alone() {
+        let word = Added { special: false, single_word: true, ..Added::special("day", 1) };
+        check(vec![word], "monday day, \u{e9}day day", false, &["monday ", "#1", ", \u{e9}day ", "#1"]);
+    }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 /// The result of everything that can fail in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a tokenizer cannot be read or ids cannot be decoded.
+/// Why a tokenizer cannot be read, a text cannot be encoded or ids cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// In this file.
+    /// Something is wrong in a file.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
@@ -23,37 +23,45 @@ pub enum Error {
         /// What is wrong in it.
         source: Box<Error>,
     },
-    /// Bytes that are not what the format says.
+    /// Bytes are not what the format says.
     #[error(transparent)]
     Bytes(#[from] puna_bytes::Error),
-    /// JSON that is none, or has another shape.
+    /// JSON is ill-formed, or has another shape; the message ends with line and column.
     #[error("tokenizer.json: {0}")]
     Json(#[from] serde_json::Error),
-    /// Something in the file that cannot be.
+    /// A value cannot be.
     #[error("{place}: {message}")]
     Invalid {
         /// Where.
         place: String,
-        /// What, and what would be right.
+        /// What, with the numbers, and what would be right.
         message: String,
     },
-    /// Something in the file that this crate does not know how to do, by name.
+    /// Something that this crate does not know how to do, by name.
     #[error("{place}: {what} is not supported; {known}")]
     Unsupported {
         /// Where.
         place: String,
         /// What.
         what: String,
-        /// What is.
+        /// What is supported.
         known: String,
     },
-    /// An id that the vocabulary does not have.
-    #[error("token id {id} is out of range; the vocabulary has {vocab_size} tokens")]
-    TokenOutOfRange {
+    /// An id names no token.
+    #[error("token id {id} names no token; the vocabulary has {vocab_size} ids")]
+    NoToken {
         /// The id.
         id: u32,
-        /// How many tokens there are.
+        /// How many ids there are.
         vocab_size: usize,
+    },
+    /// A pattern from a `tokenizer.json` took more steps on a text than are allowed.
+    #[error("pre_tokenizer: the pattern {pattern:?} cannot be matched: {message}")]
+    Pattern {
+        /// The regular expression.
+        pattern: String,
+        /// What its engine says.
+        message: String,
     },
 }
 

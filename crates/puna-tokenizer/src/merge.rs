@@ -1,197 +1,198 @@
-//! Byte-pair merging: of all neighbors that may merge, those of the lowest rank first, the leftmost of equal ones.
+//! Byte-pair merging: of all neighbors that merge, the pair of the lowest rank goes first, of equal ones the leftmost.
 //!
 //! Sennrich, Haddow and Birch 2015, arXiv 1508.07909.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BinaryHeap;
 
-/// A map that is hashed fast. Its keys come from the tokenizer file; a file that makes them collide slows only itself, and texts
-/// cannot add any.
-pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
+use crate::hash::FastMap;
 
-/// Multiplies and folds, eight bytes at a time.
+/// The rank of neighbors that do not merge.
+const NONE: u32 = u32::MAX;
+
+/// Up to so many symbols, looking for the best pair anew each time is faster than a queue, quadratic as it is.
+const SHORT: usize = 64;
+
+/// Which neighbors merge, in what order, and into what.
 #[derive(Default)]
-pub(crate) struct FastHasher(u64);
-
-impl FastHasher {
-    fn add(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x2545_f491_4f6c_dd1d) * u128::from(0x9e37_79b9_7f4a_7c15u64);
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-impl Hasher for FastHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            self.add(u64::from_le_bytes(chunk.try_into().expect("chunks of eight")));
-        }
-        let rest = chunks.remainder();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.add(u64::from_le_bytes(last) ^ (rest.len() as u64) << 56);
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.add(n.into());
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.add(n);
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.add(n as u64);
-    }
-
-    fn write_u8(&mut self, n: u8) {
-        self.add(n.into());
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// A stretch of the text that is one token for now; `id` is [`UNKNOWN`] where no token is written so.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Symbol {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) id: u32,
-}
-
-/// The id of a stretch that is no token.
-pub(crate) const UNKNOWN: u32 = u32::MAX;
-
-/// Which neighbors merge.
-#[derive(Debug, Clone)]
-pub(crate) enum Merges {
-    /// Those that a list names, by its order: `(left, right)` to `(rank, merged)`.
-    Pairs(FastMap<(u32, u32), (u32, u32)>),
-    /// Those that together are written as a token, by the token's rank: its bytes to `(rank, token)`.
-    Written(FastMap<Box<[u8]>, (u32, u32)>),
+pub(crate) struct Merges {
+    /// `left << 32 | right` to rank and merged token.
+    pairs: FastMap<u64, (u32, u32)>,
 }
 
 impl Merges {
-    fn find(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
-        match self {
-            Self::Pairs(pairs) => pairs.get(&(left.id, right.id)).copied(),
-            Self::Written(tokens) => tokens.get(&text[left.start..right.end]).copied(),
+    pub(crate) fn with_capacity(pairs: usize) -> Self {
+        Self { pairs: FastMap::with_capacity_and_hasher(pairs, Default::default()) }
+    }
+
+    /// Lets two neighbors merge. Of one pair given twice the last counts, as in Hugging Face's library.
+    pub(crate) fn insert(&mut self, left: u32, right: u32, rank: u32, merged: u32) {
+        debug_assert_ne!(rank, NONE);
+        self.pairs.insert(u64::from(left) << 32 | u64::from(right), (rank, merged));
+    }
+
+    /// All pairs as `(rank, left, right, merged)`, in this order.
+    pub(crate) fn sorted(&self) -> Vec<(u32, u32, u32, u32)> {
+        let mut list: Vec<_> = self.iter().collect();
+        list.sort_unstable();
+        list
+    }
+
+    /// All pairs as `(rank, left, right, merged)`, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32, u32, u32)> {
+        self.pairs.iter().map(|(pair, &(rank, merged))| (rank, (pair >> 32) as u32, *pair as u32, merged))
+    }
+
+    #[inline]
+    fn find(&self, left: u32, right: u32) -> (u32, u32) {
+        self.pairs.get(&(u64::from(left) << 32 | u64::from(right))).copied().unwrap_or((NONE, 0))
+    }
+
+    /// Merges until no neighbors merge. Takes O(n log n) for n symbols.
+    pub(crate) fn apply(&self, symbols: &mut Vec<u32>, queue: &mut Queue) {
+        match symbols.len() {
+            0 | 1 => {}
+            2..=SHORT => self.apply_short(symbols),
+            _ => self.apply_long(symbols, queue),
         }
     }
 
-    /// Merges `symbols`, which together cover a stretch of `text`, until no neighbors merge.
-    pub(crate) fn apply(&self, text: &[u8], symbols: &mut Vec<Symbol>) {
-        // Finding the best pair anew is quadratic, and for a word's length still the fastest.
-        if symbols.len() <= 32 { self.apply_short(text, symbols) } else { self.apply_long(text, symbols) }
-    }
-
-    fn apply_short(&self, text: &[u8], symbols: &mut Vec<Symbol>) {
-        const NONE: (u32, u32) = (u32::MAX, UNKNOWN);
-        let mut found = [NONE; 32];
+    fn apply_short(&self, symbols: &mut Vec<u32>) {
+        let (mut ranks, mut merged) = ([NONE; SHORT], [0; SHORT]);
+        let mut pairs = symbols.len() - 1;
         for (i, pair) in symbols.windows(2).enumerate() {
-            found[i] = self.find(text, &pair[0], &pair[1]).unwrap_or(NONE);
+            (ranks[i], merged[i]) = self.find(pair[0], pair[1]);
         }
-        while symbols.len() > 1 {
-            let pairs = &found[..symbols.len() - 1];
-            let mut best = 0;
-            for (i, pair) in pairs.iter().enumerate() {
-                if pair.0 < pairs[best].0 {
-                    best = i;
+        loop {
+            let (mut best, mut lowest) = (0, NONE);
+            for (i, &rank) in ranks[..pairs].iter().enumerate() {
+                if rank < lowest {
+                    (best, lowest) = (i, rank);
                 }
             }
-            let (rank, id) = pairs[best];
-            if rank == NONE.0 && id == NONE.1 {
-                break;
+            if lowest == NONE {
+                return;
             }
-            symbols[best] = Symbol { start: symbols[best].start, end: symbols[best + 1].end, id };
+            symbols[best] = merged[best];
             symbols.remove(best + 1);
-            found.copy_within(best + 1..symbols.len(), best);
-            let again = |i: usize| self.find(text, &symbols[i], &symbols[i + 1]).unwrap_or(NONE);
-            if best + 1 < symbols.len() {
-                found[best] = again(best);
+            ranks.copy_within(best + 1..pairs, best);
+            merged.copy_within(best + 1..pairs, best);
+            pairs -= 1;
+            if best < pairs {
+                (ranks[best], merged[best]) = self.find(symbols[best], symbols[best + 1]);
             }
             if best > 0 {
-                found[best - 1] = again(best - 1);
+                (ranks[best - 1], merged[best - 1]) = self.find(symbols[best - 1], symbols[best]);
             }
         }
     }
 
-    fn apply_long(&self, text: &[u8], symbols: &mut Vec<Symbol>) {
-        // A symbol that was merged into its left neighbor has an empty stretch; links lead over it.
+    fn apply_long(&self, symbols: &mut Vec<u32>, queue: &mut Queue) {
         let n = symbols.len();
-        let mut next: Vec<usize> = (1..=n).collect();
-        let mut previous: Vec<usize> = (0..n).map(|i| i.wrapping_sub(1)).collect();
-        let mut heap = BinaryHeap::with_capacity(n);
-        let push = |heap: &mut BinaryHeap<_>, symbols: &[Symbol], left: usize, right: usize| {
-            if let Some((rank, id)) = self.find(text, &symbols[left], &symbols[right]) {
-                // The ends of both tell later whether the pair is still what it was.
-                heap.push(Reverse((rank, left, right, symbols[left].end, symbols[right].end, id)));
-            }
-        };
-        for left in 0..n - 1 {
-            push(&mut heap, symbols, left, left + 1);
-        }
-        while let Some(Reverse((_, left, right, left_end, right_end, id))) = heap.pop() {
-            let gone = symbols[left].start == symbols[left].end || next[left] != right;
-            if gone || symbols[left].end != left_end || symbols[right].end != right_end {
+        assert!(n < NONE as usize, "a piece of 2^32 symbols does not fit into memory with its queue");
+        queue.links.clear();
+        queue.links.extend((0..n).map(|i| {
+            let (rank, merged) = if i + 1 < n { self.find(symbols[i], symbols[i + 1]) } else { (NONE, 0) };
+            Link { rank, merged, previous: (i as u32).wrapping_sub(1), next: i as u32 + 1 }
+        }));
+        let links = &mut queue.links;
+        let mut entries = std::mem::take(&mut queue.entries).into_vec();
+        entries.clear();
+        entries.extend(
+            links.iter().enumerate().filter(|(_, link)| link.rank != NONE).map(|(i, link)| Reverse((link.rank, i as u32))),
+        );
+        let mut heap = BinaryHeap::from(entries);
+        while let Some(Reverse((rank, left))) = heap.pop() {
+            let i = left as usize;
+            // An entry whose symbols have changed since: if they merge still, they have an entry of their own.
+            if links[i].rank != rank {
                 continue;
             }
-            symbols[left] = Symbol { end: right_end, id, ..symbols[left] };
-            symbols[right].start = symbols[right].end;
-            let behind = next[right];
-            next[left] = behind;
-            if behind < n {
-                previous[behind] = left;
-                push(&mut heap, symbols, left, behind);
+            let right = links[i].next as usize;
+            symbols[i] = links[i].merged;
+            links[right].rank = NONE;
+            let behind = links[right].next;
+            links[i].next = behind;
+            let mut renew = |at: u32, right: u32, links: &mut [Link]| {
+                let (rank, merged) = self.find(symbols[at as usize], symbols[right as usize]);
+                let link = &mut links[at as usize];
+                (link.rank, link.merged) = (rank, merged);
+                if rank != NONE {
+                    heap.push(Reverse((rank, at)));
+                }
+            };
+            if (behind as usize) < n {
+                links[behind as usize].previous = left;
+                renew(left, behind, links);
+            } else {
+                links[i].rank = NONE;
             }
-            if left > 0 {
-                push(&mut heap, symbols, previous[left], left);
+            if links[i].previous != NONE {
+                renew(links[i].previous, left, links);
             }
         }
-        symbols.retain(|symbol| symbol.start < symbol.end);
+        let (mut from, mut to) = (0, 0);
+        while from < n {
+            symbols[to] = symbols[from];
+            to += 1;
+            from = links[from].next as usize;
+        }
+        symbols.truncate(to);
+        queue.entries = heap;
     }
+}
+
+/// Memory that merging a long piece uses, kept for the next.
+#[derive(Default)]
+pub(crate) struct Queue {
+    links: Vec<Link>,
+    entries: BinaryHeap<Reverse<(u32, u32)>>,
+}
+
+/// A symbol's place among the others, and what it and its right neighbor merge into.
+struct Link {
+    rank: u32,
+    merged: u32,
+    previous: u32,
+    next: u32,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Over `a` and `b`: what short and long merging make of a text.
-    fn both(merges: &Merges, text: &[u8]) -> (Vec<u32>, Vec<u32>) {
-        let symbols = || -> Vec<Symbol> {
-            text.iter().enumerate().map(|(i, &b)| Symbol { start: i, end: i + 1, id: (b - b'a').into() }).collect()
-        };
-        let ids = |symbols: Vec<Symbol>| symbols.iter().map(|symbol| symbol.id).collect();
-        let (mut short, mut long) = (symbols(), symbols());
-        merges.apply_short(text, &mut short);
-        merges.apply_long(text, &mut long);
-        (ids(short), ids(long))
+    /// The definition: the first of the best pairs, until there is none.
+    fn by_definition(merges: &Merges, symbols: &mut Vec<u32>) {
+        loop {
+            let found = symbols.windows(2).map(|pair| merges.find(pair[0], pair[1])).enumerate();
+            let Some((at, (_, merged))) = found.filter(|(_, (rank, _))| *rank != NONE).min_by_key(|(_, (rank, _))| *rank) else {
+                return;
+            };
+            symbols.splice(at..at + 2, [merged]);
+        }
     }
 
     #[test]
-    fn short_and_long_merging_agree() {
-        let tokens = [("ab", 0, 2), ("aa", 1, 3), ("aba", 2, 4), ("bb", 3, 5), ("aaaa", 4, 6), ("abab", 4, 7)];
-        let written = Merges::Written(tokens.iter().map(|(token, rank, id)| (token.as_bytes().into(), (*rank, *id))).collect());
-        let pairs = Merges::Pairs(
-            [((0, 1), (0, 2)), ((0, 0), (1, 3)), ((2, 0), (2, 4)), ((1, 1), (3, 5)), ((3, 3), (4, 6))].into_iter().collect(),
-        );
+    fn short_and_long_merging_equal_the_definition() {
         let mut state = 1u32;
-        for length in 1..=32 {
-            for _ in 0..200 {
-                let text: Vec<u8> = (0..length)
-                    .map(|_| {
-                        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-                        b'a' + (state >> 31) as u8
-                    })
-                    .collect();
-                for merges in [&written, &pairs] {
-                    let (short, long) = both(merges, &text);
-                    assert_eq!(short, long, "{:?}", String::from_utf8_lossy(&text));
-                }
+        let mut draw = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((u64::from(state) * u64::from(below)) >> 32) as u32
+        };
+        for case in 0..3000 {
+            let mut merges = Merges::default();
+            let first = 2 + draw(3);
+            // Ranks repeat, and do not grow with the tokens they make.
+            for token in first..first + draw(30) {
+                merges.insert(draw(token), draw(token), draw(8), token);
             }
+            let text: Vec<u32> = (0..2 + draw(SHORT as u32 - 2)).map(|_| draw(2)).collect();
+            let (mut defined, mut short, mut long) = (text.clone(), text.clone(), text.clone());
+            by_definition(&merges, &mut defined);
+            merges.apply_short(&mut short);
+            merges.apply_long(&mut long, &mut Queue::default());
+            assert_eq!(short, defined, "case {case}, {text:?}");
+            assert_eq!(long, defined, "case {case}, {text:?}");
         }
     }
 }

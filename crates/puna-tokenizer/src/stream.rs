@@ -1,58 +1,60 @@
+use crate::decode::Leading;
 use crate::{Result, Tokenizer};
 
-/// Ids to text as they come, never splitting a code point.
+/// Ids to text as they come, never splitting a code point; made by [`Tokenizer::decode_stream`].
 ///
-/// Each push gives the longest valid prefix of what is there; at most three bytes are held back. Bytes that can become no
-/// code point are replaced by U+FFFD, one for each maximal ill-formed part.
+/// Each push gives the longest prefix that is certain; at most three bytes are held back. Bytes that can become no code point are
+/// replaced by U+FFFD, one for each maximal subpart of an ill-formed sequence.
 #[derive(Debug, Clone)]
 pub struct DecodeStream<'t> {
     tokenizer: &'t Tokenizer,
+    leading: Leading,
     held: Vec<u8>,
-    begun: bool,
 }
 
-impl<'t> DecodeStream<'t> {
-    pub(crate) fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self { tokenizer, held: Vec::new(), begun: false }
+impl Tokenizer {
+    /// To decode ids as they come.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream { tokenizer: self, leading: Leading::new(&self.decoder), held: Vec::new() }
     }
+}
 
+impl DecodeStream<'_> {
     /// The text that became certain with this token; may be empty.
     ///
-    /// Errors: an id that the vocabulary does not have.
+    /// Errors: an id that names no token; the stream is as it was.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        let mut bytes = Vec::new();
-        self.tokenizer.append_bytes(id, !self.begun, &mut bytes)?;
-        // The dummy prefix is dropped from the first token that is text.
-        self.begun |= !self.tokenizer.is_special(id);
-        self.held.extend_from_slice(&bytes);
+        self.tokenizer.append(id, &mut self.leading, &mut self.held)?;
         let mut text = String::new();
         let mut rest = &self.held[..];
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    rest = &[];
-                }
+        while !rest.is_empty() {
+            let (valid, ill_formed) = match std::str::from_utf8(rest) {
+                Ok(valid) => (valid, Some(0)),
                 Err(error) => {
-                    let (valid, behind) = rest.split_at(error.valid_up_to());
-                    text.push_str(std::str::from_utf8(valid).expect("it is valid up to here"));
-                    rest = behind;
-                    if let Some(length) = error.error_len() {
-                        text.push('\u{fffd}');
-                        rest = &rest[length..];
-                        continue;
-                    }
+                    let valid = std::str::from_utf8(&rest[..error.valid_up_to()]).expect("it is valid up to there");
+                    (valid, error.error_len())
                 }
+            };
+            text.push_str(valid);
+            rest = &rest[valid.len()..];
+            match ill_formed {
+                Some(0) => {}
+                Some(length) => {
+                    text.push('\u{fffd}');
+                    rest = &rest[length..];
+                }
+                // What is left may yet become a code point.
+                None => break,
             }
-            break;
         }
-        self.held = rest.to_vec();
+        let done = self.held.len() - rest.len();
+        self.held.drain(..done);
         Ok(text)
     }
 
     /// What is left at the end: U+FFFD where a code point was cut.
     pub fn flush(&mut self) -> String {
-        let rest = std::mem::take(&mut self.held);
-        String::from_utf8_lossy(&rest).into_owned()
+        let held = std::mem::take(&mut self.held);
+        String::from_utf8_lossy(&held).into_owned()
     }
 }

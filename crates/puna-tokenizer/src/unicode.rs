@@ -11,43 +11,47 @@ pub(crate) type Category = u8;
 pub(crate) const UPPER: Category = 1;
 /// Lowercase letters, `\p{Ll}`.
 pub(crate) const LOWER: Category = 2;
-/// Modifier and other letters, `\p{Lm}\p{Lo}`.
-pub(crate) const OTHER_LETTER: Category = 4;
+/// Modifier and other letters, `\p{Lm}\p{Lo}`: they have no case.
+pub(crate) const CASELESS: Category = 4;
 /// Marks, `\p{M}`.
 pub(crate) const MARK: Category = 8;
 /// Numbers, `\p{N}`.
 pub(crate) const NUMBER: Category = 16;
 /// White space, `\s`.
 pub(crate) const SPACE: Category = 32;
-/// Decimal digits and other numerics by [`char::is_numeric`] are [`NUMBER`]; letters of all kinds, `\p{L}`.
-pub(crate) const LETTER: Category = UPPER | LOWER | OTHER_LETTER;
-
-/// The categories of a character.
-pub(crate) fn category(c: char) -> Category {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(Table::new).get(c)
-}
+/// `\r` and `\n`.
+pub(crate) const LINE_END: Category = 64;
+/// Letters of all kinds, `\p{L}`.
+pub(crate) const LETTER: Category = UPPER | LOWER | CASELESS;
 
 /// Pages of 256 code points; equal pages are stored once.
-struct Table {
+pub(crate) struct Categories {
     pages: Vec<[Category; 256]>,
     index: Vec<u16>,
 }
 
-impl Table {
+impl Categories {
+    /// The table, made at the first call from the classes of the regular expression parser, so that our matchers and patterns
+    /// from elsewhere know the same version of Unicode.
+    pub(crate) fn table() -> &'static Self {
+        static TABLE: OnceLock<Categories> = OnceLock::new();
+        TABLE.get_or_init(Self::new)
+    }
+
     fn new() -> Self {
-        let mut flat = vec![0; 0x11_0000];
         let classes = [
             (UPPER, r"[\p{Lu}\p{Lt}]"),
             (LOWER, r"\p{Ll}"),
-            (OTHER_LETTER, r"[\p{Lm}\p{Lo}]"),
+            (CASELESS, r"[\p{Lm}\p{Lo}]"),
             (MARK, r"\p{M}"),
             (NUMBER, r"\p{N}"),
             (SPACE, r"\s"),
+            (LINE_END, r"[\r\n]"),
         ];
+        let mut flat = vec![0; 0x11_0000];
         for (category, pattern) in classes {
-            let hir = regex_syntax::parse(pattern).expect("the pattern is one of ours");
-            let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("a class of characters") };
+            let hir = regex_syntax::parse(pattern).expect("the patterns are written here");
+            let HirKind::Class(Class::Unicode(class)) = hir.kind() else { unreachable!("each pattern is one class") };
             for range in class.ranges() {
                 flat[range.start() as usize..=range.end() as usize].iter_mut().for_each(|c| *c |= category);
             }
@@ -63,7 +67,9 @@ impl Table {
         Self { pages, index }
     }
 
-    fn get(&self, c: char) -> Category {
+    /// The categories of a character.
+    #[inline]
+    pub(crate) fn of(&self, c: char) -> Category {
         let c = c as usize;
         self.pages[usize::from(self.index[c >> 8])][c & 255]
     }

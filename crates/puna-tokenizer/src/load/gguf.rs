@@ -1,20 +1,25 @@
 //! The tokenizer inside a GGUF, as plain data: the file's own parser lives elsewhere.
 
-use super::byte_of;
-use super::sentencepiece::{SPACE, from_pieces};
-use super::tokenizer_json::{ByteLevel, byte_level_bytes};
+use super::check_size;
+use super::sentencepiece::{Pieces, SPACE};
 use crate::added::{Added, AddedTokens};
+use crate::byte_level;
+use crate::decode::Decoder;
+use crate::hash::FastMap;
+use crate::merge::Merges;
+use crate::model::{Alphabet, Bpe, NO_TOKEN};
 use crate::normalize::Normalize;
-use crate::split::Split;
-use crate::tokenizer::{Token, TokenKind};
+use crate::split::{Behavior, PatternSource, Split};
+use crate::tokenizer::{Limits, Template};
+use crate::vocabulary::{Kind, Vocabulary};
 use crate::{Error, Result, Tokenizer};
 
-/// What `tokenizer.ggml.*` says. Nothing is interpreted.
+/// What the keys `tokenizer.ggml.*` of a GGUF hold. Nothing is interpreted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
     /// `gpt2` for byte-level BPE, `llama` for SentencePiece BPE.
     pub model: String,
-    /// Which pre-tokenizer splits the text, for byte-level BPE.
+    /// Which pre-tokenizer cuts the text, for byte-level BPE.
     pub pre: Option<String>,
     /// Each token's text, by id; bytes, for not every writer checks that they are UTF-8.
     pub tokens: Vec<Vec<u8>>,
@@ -40,34 +45,90 @@ pub struct GgufTokenizer {
     pub add_space_prefix: Option<bool>,
 }
 
-/// The pre-tokenizers that are known by name.
-const PRE: &str = "llama-bpe, llama3, llama-v3, llama4, smollm, gpt-2 and default are";
+/// A pre-tokenizer by its names in GGUF files, the first being the one that is written.
+struct PreTokenizer {
+    names: &'static [&'static str],
+    splits: fn() -> Result<Vec<Split>>,
+    /// Whether a piece that is a token as a whole is taken as that.
+    whole: bool,
+    /// Whether a text begins with the beginning token where the file does not say.
+    adds_bos: bool,
+}
 
-fn splits(pre: &str) -> Result<(Vec<Split>, bool)> {
-    // And whether a piece that is a token as a whole is taken as that.
-    Ok(match pre {
-        "llama-bpe" | "llama3" | "llama-v3" => (vec![Split::Llama3], true),
-        "llama4" => (vec![Split::Llama4], true),
-        "smollm" => (vec![Split::Digits, Split::Gpt2], false),
-        "gpt-2" | "default" => (vec![Split::Gpt2], false),
-        other => return Err(Error::unsupported("tokenizer.ggml.pre", format!("{other:?}"), PRE)),
-    })
+/// Names that llama.cpp treats alike are alike here; those of other families than Llama's are there where they cost nothing.
+const PRE_TOKENIZERS: [PreTokenizer; 5] = [
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        splits: || Ok(vec![Split::Llama3]),
+        whole: true,
+        adds_bos: true,
+    },
+    PreTokenizer { names: &["llama4", "gpt-4o"], splits: || Ok(vec![Split::Llama4]), whole: true, adds_bos: false },
+    PreTokenizer {
+        names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
+        splits: || Ok(vec![Split::Digits, Split::Gpt2]),
+        whole: false,
+        adds_bos: false,
+    },
+    PreTokenizer {
+        names: &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling"],
+        splits: || Ok(vec![Split::Gpt2]),
+        whole: false,
+        adds_bos: false,
+    },
+    PreTokenizer { names: &["default"], splits: default_splits, whole: false, adds_bos: false },
+];
+
+/// The patterns of llama.cpp's `default`: punctuation, GPT-2's pattern, then digits by three.
+const DEFAULT: [&str; 2] = [r"[\p{P}\$\+<=>\^~\|]+", r"\p{N}+"];
+const DEFAULT_DIGITS: &str = "[0-9][0-9][0-9]";
+
+fn default_splits() -> Result<Vec<Split>> {
+    let pattern = |pattern: &str| Split::from_pattern(PatternSource::Regex(pattern.into()), Behavior::Isolated, false);
+    Ok(vec![pattern(DEFAULT[0])?, Split::Gpt2, pattern(DEFAULT[1])?, pattern(DEFAULT_DIGITS)?])
+}
+
+/// What a GGUF calls this pre-tokenizer, if it is one that takes whole pieces or not as this tokenizer does.
+pub(crate) fn pre_tokenizer_name(splits: &[Split]) -> Option<&'static str> {
+    let is = |split: &Split, pattern: &str| match split {
+        Split::Pattern(split) => {
+            split.source == PatternSource::Regex(pattern.into()) && split.behavior == Behavior::Isolated && !split.invert
+        }
+        _ => false,
+    };
+    match splits {
+        [Split::Llama3] => Some("llama-bpe"),
+        [Split::Llama4] => Some("llama4"),
+        [Split::Digits, Split::Gpt2] => Some("smollm"),
+        [Split::Gpt2] => Some("gpt-2"),
+        [first, Split::Gpt2, third, last] if is(first, DEFAULT[0]) && is(third, DEFAULT[1]) && is(last, DEFAULT_DIGITS) => {
+            Some("default")
+        }
+        _ => None,
+    }
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer that a GGUF describes.
+    /// Builds the tokenizer that a GGUF describes. A `gpt2` model without `pre` has llama.cpp's `default`.
     ///
-    /// Errors: an unknown model or pre-tokenizer, by name; lists of different lengths; merges of tokens that are not there.
+    /// Errors: an unknown model or pre-tokenizer, by name; lists of different lengths; text that is not UTF-8; merges of tokens
+    /// that are not there.
     pub fn from_gguf(gguf: &GgufTokenizer) -> Result<Self> {
         let count = gguf.tokens.len();
-        let lengths = [("scores", gguf.scores.len()), ("token_type", gguf.token_types.len())];
-        for (name, length) in lengths {
+        if count == 0 {
+            return Err(Error::invalid("tokenizer.ggml.tokens", "there are none"));
+        }
+        check_size("tokenizer.ggml.tokens", gguf.tokens.iter().map(|token| token.len() as u64 + 1).sum())?;
+        for (name, length) in [("scores", gguf.scores.len()), ("token_type", gguf.token_types.len())] {
             if length != 0 && length != count {
                 return Err(Error::invalid(format!("tokenizer.ggml.{name}"), format!("{length} entries for {count} tokens")));
             }
         }
-        if count == 0 {
-            return Err(Error::invalid("tokenizer.ggml.tokens", "there are none"));
+        for (name, id) in [("bos", gguf.bos), ("eos", gguf.eos), ("unknown", gguf.unk), ("padding", gguf.pad)] {
+            if let Some(id) = id.filter(|id| *id as usize >= count) {
+                let message = format!("{id}, but there are {count} tokens");
+                return Err(Error::invalid(format!("tokenizer.ggml.{name}_token_id"), message));
+            }
         }
         match gguf.model.as_str() {
             "gpt2" => byte_level(gguf),
@@ -77,102 +138,116 @@ impl Tokenizer {
     }
 }
 
-/// Tokens and merges are text; not every writer sees to it.
-fn texts(key: &str, list: &[Vec<u8>]) -> Result<Vec<String>> {
-    let text = |(at, bytes): (usize, &Vec<u8>)| {
-        String::from_utf8(bytes.clone())
-            .map_err(|_| Error::invalid(format!("tokenizer.ggml.{key}"), format!("entry {at} is not UTF-8")))
-    };
-    list.iter().enumerate().map(text).collect()
-}
-
-fn kinds(gguf: &GgufTokenizer) -> Result<Vec<TokenKind>> {
+fn kinds(gguf: &GgufTokenizer) -> Result<Vec<Kind>> {
     if gguf.token_types.is_empty() {
-        return Ok(vec![TokenKind::Normal; gguf.tokens.len()]);
+        return Ok(vec![Kind::Normal; gguf.tokens.len()]);
     }
-    let kind = |(at, kind): (usize, &i32)| {
+    let kind = |(id, kind): (usize, &i32)| {
         Ok(match kind {
-            1 => TokenKind::Normal,
-            2 => TokenKind::Unknown,
-            3 => TokenKind::Control,
-            4 => TokenKind::UserDefined,
-            5 => TokenKind::Unused,
-            6 => TokenKind::Byte,
+            1 => Kind::Normal,
+            2 => Kind::Unknown,
+            3 => Kind::Control,
+            4 => Kind::UserDefined,
+            5 => Kind::Unused,
+            6 => Kind::Byte,
             other => {
-                return Err(Error::invalid("tokenizer.ggml.token_type", format!("{other} for token {at}; there are 1 to 6")));
+                let message = format!("{other} for token {id}; 1 to 6 would be right");
+                return Err(Error::invalid("tokenizer.ggml.token_type", message));
             }
         })
     };
     gguf.token_types.iter().enumerate().map(kind).collect()
 }
 
+fn text<'a>(bytes: &'a [u8], key: &str, at: usize) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|_| Error::invalid(format!("tokenizer.ggml.{key}[{at}]"), "not UTF-8"))
+}
+
+/// What a text gets with [`Bos::Add`](crate::Bos::Add).
+fn template(gguf: &GgufTokenizer, bos: Option<u32>, eos: Option<u32>, adds_bos: bool) -> Template {
+    let before = bos.filter(|_| gguf.add_bos.unwrap_or(adds_bos));
+    let behind = eos.filter(|_| gguf.add_eos.unwrap_or(false));
+    Template { before: before.into_iter().collect(), behind: behind.into_iter().collect() }
+}
+
 fn byte_level(gguf: &GgufTokenizer) -> Result<Tokenizer> {
-    let (splits, whole) = splits(gguf.pre.as_deref().unwrap_or("default"))?;
-    let names = texts("tokens", &gguf.tokens)?;
-    let merges = texts("merges", &gguf.merges)?;
-    let mut vocabulary = Vec::with_capacity(names.len());
+    let pre = gguf.pre.as_deref().unwrap_or("default");
+    let known = PRE_TOKENIZERS.iter().find(|known| known.names.contains(&pre)).ok_or_else(|| {
+        let names: Vec<&str> = PRE_TOKENIZERS.iter().flat_map(|known| known.names).copied().collect();
+        Error::unsupported("tokenizer.ggml.pre", format!("{pre:?}"), format!("{} are", names.join(", ")))
+    })?;
+    let mut vocabulary = Vocabulary::with_capacity(gguf.tokens.len(), gguf.tokens.iter().map(Vec::len).sum());
     let mut added = Vec::new();
-    for (id, (token, kind)) in (0..).zip(names.iter().zip(kinds(gguf)?)) {
-        let bytes = match kind {
-            TokenKind::Normal => byte_level_bytes(token).unwrap_or_else(|| token.clone().into_bytes()),
-            _ => token.clone().into_bytes(),
+    let mut ids = FastMap::with_capacity_and_hasher(gguf.tokens.len(), Default::default());
+    for (at, (token, kind)) in gguf.tokens.iter().zip(kinds(gguf)?).enumerate() {
+        let token = text(token, "tokens", at)?;
+        let id = match (byte_level::bytes(token), kind) {
+            (Some(bytes), Kind::Normal) => vocabulary.push(&bytes, kind),
+            (None, Kind::Normal) => vocabulary.push(token.as_bytes(), Kind::Literal),
+            // A byte-level vocabulary needs no unknown token, nor tokens for bytes: what is typed so is written as it is.
+            (_, Kind::Unknown) => vocabulary.push(token.as_bytes(), Kind::Control),
+            (_, Kind::Byte) => vocabulary.push(token.as_bytes(), Kind::Literal),
+            _ => vocabulary.push(token.as_bytes(), kind),
         };
         match kind {
-            TokenKind::Control | TokenKind::Unknown => added.push(Added::special(token.as_str(), id)),
-            TokenKind::UserDefined => added.push(Added { special: false, ..Added::special(token.as_str(), id) }),
+            Kind::Control | Kind::Unknown => added.push(Added::special(token, id)),
+            Kind::UserDefined => added.push(Added { special: false, ..Added::special(token, id) }),
             _ => {}
         }
-        // Byte-level vocabularies have no unknown token: what is typed so is shown as it is written.
-        let kind = if kind == TokenKind::Unknown { TokenKind::Control } else { kind };
-        vocabulary.push(Token { bytes: bytes.into(), kind, score: 0.0 });
+        ids.entry(token).or_insert(id);
     }
-    let merges = merges.iter().map(|merge| merge.split_once(' ').ok_or(merge));
-    let merges = merges.collect::<std::result::Result<Vec<_>, _>>();
-    let merges = merges.map_err(|merge| Error::invalid("tokenizer.ggml.merges", format!("{merge:?} names no two tokens")))?;
-    ByteLevel {
+    let mut merges = Merges::with_capacity(gguf.merges.len());
+    for (rank, merge) in (0..).zip(&gguf.merges) {
+        let line = text(merge, "merges", rank as usize)?;
+        let wrong = |message: String| Error::invalid(format!("tokenizer.ggml.merges[{rank}]"), message);
+        // The space is not the first character: a token may begin with one.
+        let seam = line.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
+        let (left, right) = seam
+            .map(|at| (&line[..at], &line[at + 1..]))
+            .ok_or_else(|| wrong(format!("{line:?} is not two tokens and a space between")))?;
+        let joined = [left, right].concat();
+        let id = |token: &str| ids.get(token).copied().ok_or_else(|| wrong(format!("{token:?} is none of the tokens")));
+        merges.insert(id(left)?, id(right)?, rank, id(&joined)?);
+    }
+    let mut bytes = Box::new([NO_TOKEN; 256]);
+    (0..=255u8).for_each(|byte| bytes[usize::from(byte)] = vocabulary.id(&[byte]).unwrap_or(NO_TOKEN));
+    Ok(Tokenizer {
+        model: Bpe::new(&vocabulary, Alphabet::Bytes(bytes), merges, known.whole, None, false),
         vocabulary,
-        names: &names,
-        merges,
-        place: "tokenizer.ggml.merges",
-        added: AddedTokens::new(added),
-        splits,
-        whole,
+        scores: Vec::new(),
+        added: AddedTokens::new(added, &[])?,
+        normalizer: Vec::new(),
+        splits: (known.splits)()?,
+        decoder: Decoder::byte_level(),
+        template: template(gguf, gguf.bos, gguf.eos, known.adds_bos),
         bos: gguf.bos,
         eos: gguf.eos,
-        // Files for Llama 3 leave it out and mean yes; SmolLM2's say no.
-        adds_bos: gguf.add_bos.unwrap_or(whole),
-    }
-    .build()
+        pad: gguf.pad,
+        limits: Limits::None,
+    })
 }
 
 fn pieces(gguf: &GgufTokenizer) -> Result<Tokenizer> {
+    const PLACE: &str = "tokenizer.ggml.tokens";
     if gguf.scores.is_empty() {
         return Err(Error::invalid("tokenizer.ggml.scores", "there are none; SentencePiece merges by them"));
     }
-    let names = texts("tokens", &gguf.tokens)?;
-    let mut vocabulary = Vec::with_capacity(names.len());
-    for ((token, kind), &score) in names.iter().zip(kinds(gguf)?).zip(&gguf.scores) {
-        let bytes = match kind {
-            TokenKind::Byte => {
-                let byte = byte_of(token).ok_or_else(|| {
-                    Error::invalid("tokenizer.ggml.tokens", format!("{token:?} of type byte; they are <0x00> to <0xFF>"))
-                })?;
-                vec![byte]
-            }
-            _ => token.clone().into_bytes(),
-        };
-        if score.is_nan() {
-            return Err(Error::invalid("tokenizer.ggml.scores", format!("that of {token:?} is no number")));
-        }
-        vocabulary.push(Token { bytes: bytes.into(), kind, score });
+    let mut pieces = Pieces::default();
+    let kinds = kinds(gguf)?;
+    let has_bytes = kinds.contains(&Kind::Byte);
+    for (at, ((token, kind), &score)) in gguf.tokens.iter().zip(kinds).zip(&gguf.scores).enumerate() {
+        pieces.push(text(token, "tokens", at)?, score, kind).map_err(|message| Error::invalid(PLACE, message))?;
     }
-    let prefix = gguf.add_space_prefix.unwrap_or(true);
-    let mut normalizer = vec![Normalize::Replace(" ".into(), SPACE.into())];
-    if prefix {
-        normalizer.insert(0, Normalize::Prepend(" ".into()));
+    let mut normalizer = Vec::new();
+    if gguf.add_space_prefix.unwrap_or(true) {
+        normalizer.push(Normalize::Prepend(SPACE.into()));
     }
-    let ids = [gguf.bos.or(Some(1)), gguf.eos.or(Some(2)), gguf.unk.or(Some(0))];
-    let mut tokenizer = from_pieces(vocabulary, normalizer, prefix, " \u{2047} ".into(), ids);
-    tokenizer.adds_bos = gguf.add_bos.unwrap_or(true);
+    // SentencePiece's usual ids, where the file does not say.
+    let count = gguf.tokens.len() as u32;
+    let usual = |id: Option<u32>, usual: u32| id.or(Some(usual).filter(|id| *id < count));
+    let (unk, bos, eos) = (usual(gguf.unk, 0), usual(gguf.bos, 1), usual(gguf.eos, 2));
+    let mut tokenizer = pieces.build(normalizer, " \u{2047} ".into(), [unk, bos, eos], has_bytes, PLACE)?;
+    tokenizer.template = template(gguf, bos, eos, true);
+    tokenizer.pad = gguf.pad;
     Ok(tokenizer)
 }

@@ -1,54 +1,65 @@
 //! The files that tokenizers come in.
 
+mod components;
+mod folder;
 mod gguf;
+mod pairs;
 mod sentencepiece;
 mod tiktoken;
 mod tokenizer_json;
 
+use std::path::Path;
+
 pub use gguf::GgufTokenizer;
+pub(crate) use gguf::pre_tokenizer_name;
+pub(crate) use pairs::joined_pairs;
 pub use tiktoken::TiktokenKind;
-pub(crate) use tokenizer_json::byte_level_alphabet;
 
-use crate::merge::{FastMap, Merges};
-use crate::tokenizer::{Token, TokenKind};
+use crate::{Error, Result, Tokenizer};
 
-/// The tokens that merging can make, by what is written.
-fn ids_of(vocabulary: &[Token]) -> FastMap<Box<[u8]>, u32> {
-    let mut ids = FastMap::default();
-    for (id, token) in vocabulary.iter().enumerate() {
-        if matches!(token.kind, TokenKind::Normal | TokenKind::UserDefined) {
-            // Of tokens that are written alike the first one counts.
-            ids.entry(token.bytes.clone()).or_insert(id as u32);
+/// Larger files are no tokenizers: Llama 4's has 28 MB.
+const MOST_BYTES: u64 = 1 << 30;
+
+impl Tokenizer {
+    /// Reads a tokenizer from a file, or from a folder that holds a `tokenizer.json` or a `tokenizer.model`. What it is follows
+    /// from its content. In a folder, what `tokenizer_config.json` says of the beginning and the end of texts is heeded.
+    ///
+    /// Errors: no such file; what is wrong in it, with its path.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        folder::read(path.as_ref())
+    }
+
+    /// Reads a tokenizer from a file's bytes: a `tokenizer.json`, a SentencePiece model, or Llama 3's or 4's tiktoken ranks.
+    ///
+    /// Errors: bytes that are none of these; what is wrong in them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        match bytes {
+            [] => Err(Error::invalid("tokenizer", "the file is empty")),
+            _ if looks_like_json(bytes) => Self::from_tokenizer_json(bytes),
+            // Fields 1 to 3 of a protobuf message.
+            [0x0a | 0x12 | 0x1a, ..] => Self::from_sentencepiece(bytes),
+            [first, ..] if first.is_ascii_alphanumeric() || matches!(first, b'+' | b'/') => {
+                Self::from_tiktoken(bytes, TiktokenKind::from_bytes(bytes)?)
+            }
+            _ => Err(Error::unsupported(
+                "tokenizer",
+                "a file of this kind",
+                "a tokenizer.json, a SentencePiece model and a tiktoken file are",
+            )),
         }
     }
-    ids
 }
 
-/// SentencePiece's merges: of neighbors that together are a piece, those of the highest score first.
-fn merges_by_score(vocabulary: &[Token]) -> Merges {
-    let mut pieces: Vec<(u32, &Token)> = (0..).zip(vocabulary).filter(|(_, token)| token.kind == TokenKind::Normal).collect();
-    pieces.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
-    let (mut written, mut rank, mut before) = (FastMap::default(), 0, f32::INFINITY);
-    for (id, token) in pieces {
-        // Pieces of one score have one rank: the leftmost goes first.
-        if token.score < before {
-            rank += 1;
-            before = token.score;
-        }
-        written.entry(token.bytes.clone()).or_insert((rank, id));
-    }
-    Merges::Written(written)
+fn looks_like_json(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The token of each byte, where all are there: those of kind [`TokenKind::Byte`].
-fn byte_tokens(vocabulary: &[Token]) -> Option<Box<[u32; 256]>> {
-    let mut bytes = Box::new([u32::MAX; 256]);
-    for (id, token) in vocabulary.iter().enumerate() {
-        if let (TokenKind::Byte, &[byte]) = (token.kind, &token.bytes[..]) {
-            bytes[usize::from(byte)] = id as u32;
-        }
+/// Errors: more bytes than any tokenizer has, so that offsets fit into 32 bits and nothing reads a checkpoint as a tokenizer.
+fn check_size(place: &str, bytes: u64) -> Result<()> {
+    if bytes <= MOST_BYTES {
+        return Ok(());
     }
-    (!bytes.contains(&u32::MAX)).then_some(bytes)
+    Err(Error::invalid(place, format!("{bytes} bytes are no tokenizer; at most {MOST_BYTES} would be right")))
 }
 
 /// The byte that a piece such as `<0x0A>` stands for.

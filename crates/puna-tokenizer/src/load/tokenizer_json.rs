@@ -1,22 +1,31 @@
-//! Hugging Face's `tokenizer.json`: the parts that the Llama family uses. What is not understood is an error by name, never left out.
+//! Hugging Face's `tokenizer.json`, as far as the Llama family and its like use it.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::{byte_of, byte_tokens, ids_of};
+use super::components::{self, Cut};
+use super::{byte_of, check_size};
 use crate::added::{Added, AddedTokens};
-use crate::merge::{FastMap, Merges};
-use crate::normalize::Normalize;
-use crate::split::Split;
-use crate::tokenizer::{Decoder, Model, Token, TokenKind};
+use crate::byte_level;
+use crate::hash::FastMap;
+use crate::merge::Merges;
+use crate::model::{Alphabet, Bpe, Characters, NO_TOKEN, byte_tokens};
+use crate::tokenizer::{Limits, Template};
+use crate::vocabulary::{Kind, Vocabulary};
 use crate::{Error, Result, Tokenizer};
 
-/// More ids than any vocabulary has: what a file may make us allocate is bounded.
-const MOST_IDS: usize = 1 << 22;
-
-#[derive(Deserialize)]
-struct File {
-    model: Bpe,
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<'a> {
+    #[serde(rename = "version", default)]
+    _version: IgnoredAny,
+    // How many texts become one batch: no part of a text's ids.
+    #[serde(rename = "truncation", default)]
+    _truncation: IgnoredAny,
+    #[serde(rename = "padding", default)]
+    _padding: IgnoredAny,
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -27,15 +36,19 @@ struct File {
     post_processor: Option<Value>,
     #[serde(default)]
     decoder: Option<Value>,
+    #[serde(borrow)]
+    model: Model<'a>,
 }
 
-#[derive(Deserialize)]
-struct Bpe {
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model<'a> {
     #[serde(rename = "type", default)]
-    kind: Option<String>,
-    vocab: FastMap<String, u32>,
-    #[serde(default)]
-    merges: Vec<Merge>,
+    _kind: IgnoredAny,
+    #[serde(borrow)]
+    vocab: Entries<'a>,
+    #[serde(borrow)]
+    merges: Vec<Merge<'a>>,
     #[serde(default)]
     unk_token: Option<String>,
     #[serde(default)]
@@ -45,422 +58,300 @@ struct Bpe {
     #[serde(default)]
     end_of_word_suffix: Option<String>,
     #[serde(default)]
-    fuse_unk: bool,
+    fuse_unk: Option<bool>,
     #[serde(default)]
-    byte_fallback: bool,
+    byte_fallback: Option<bool>,
     #[serde(default)]
-    ignore_merges: bool,
+    ignore_merges: Option<bool>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Pair(String, String),
-    Line(String),
-}
-
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AddedToken {
     id: u32,
     content: String,
     #[serde(default)]
-    special: bool,
+    single_word: bool,
     #[serde(default)]
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
+    normalized: Option<bool>,
     #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    normalized: bool,
+    special: bool,
+}
+
+/// What the file's model is, before the rest of it is read as one of ours.
+#[derive(serde::Deserialize)]
+struct Outline {
+    model: OutlineModel,
+}
+
+#[derive(serde::Deserialize)]
+struct OutlineModel {
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+}
+
+/// Text that lies in the file as it is, or was escaped there.
+type Text<'a> = std::borrow::Cow<'a, str>;
+
+/// A vocabulary in the file's order.
+struct Entries<'a>(Vec<(Text<'a>, u32)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct EntriesVisitor;
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from tokens to ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Borrowed(token), id)) = map.next_entry()? {
+                    entries.push((token, id));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+/// Text that is borrowed from the file where it can be.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct Borrowed<'a>(#[serde(borrow)] Text<'a>);
+
+/// Two tokens that merge, by name: a list of both, or both with a space between.
+struct Merge<'a>(Text<'a>, Text<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct MergeVisitor;
+
+        fn both<E: de::Error>(line: &str) -> std::result::Result<(&str, &str), E> {
+            // A token may hold a space only where merges are lists.
+            match line.split_once(' ') {
+                Some((left, right)) if !right.contains(' ') => Ok((left, right)),
+                _ => Err(E::custom(format_args!("the merge {line:?} is not two tokens and a space between"))),
+            }
+        }
+
+        impl<'de> Visitor<'de> for MergeVisitor {
+            type Value = Merge<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("two tokens, as a list or with a space between")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, line: &'de str) -> std::result::Result<Self::Value, E> {
+                both(line).map(|(left, right)| Merge(left.into(), right.into()))
+            }
+
+            fn visit_str<E: de::Error>(self, line: &str) -> std::result::Result<Self::Value, E> {
+                both(line).map(|(left, right)| Merge(left.to_owned().into(), right.to_owned().into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut next = |at| seq.next_element()?.ok_or_else(|| de::Error::invalid_length(at, &"two tokens"));
+                let (Borrowed(left), Borrowed(right)) = (next(0)?, next(1)?);
+                match seq.next_element::<IgnoredAny>()? {
+                    None => Ok(Merge(left, right)),
+                    Some(_) => Err(de::Error::invalid_length(3, &"two tokens")),
+                }
+            }
+        }
+        deserializer.deserialize_any(MergeVisitor)
+    }
 }
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
-    /// Errors: no such JSON; a model, normalizer, pre-tokenizer, decoder or post-processor that is not understood, by name.
+    /// The file does not say which tokens begin and end a text: [`bos`](Self::bos) is what its post-processor puts first, and
+    /// [`eos`](Self::eos) what it puts last; [`from_file`](Self::from_file) also heeds the `tokenizer_config.json` beside it.
+    ///
+    /// Errors: no such JSON, with line and column; a model, normalizer, pre-tokenizer, decoder, post-processor or field of these
+    /// that is not understood, by name; merges of tokens that are not there.
     pub fn from_tokenizer_json(json: &[u8]) -> Result<Self> {
-        let file: File = serde_json::from_slice(json)?;
-        let model = &file.model;
-        if let Some(kind) = model.kind.as_deref().filter(|kind| *kind != "BPE") {
+        check_size("tokenizer.json", json.len() as u64)?;
+        let outline: Outline = serde_json::from_slice(json)?;
+        if let Some(kind) = outline.model.kind.filter(|kind| kind != "BPE") {
             return Err(Error::unsupported("model", kind, "BPE is"));
         }
-        let affixes =
-            [("continuing_subword_prefix", &model.continuing_subword_prefix), ("end_of_word_suffix", &model.end_of_word_suffix)];
-        if let Some((name, _)) = affixes.iter().find(|(_, affix)| affix.as_ref().is_some_and(|affix| !affix.is_empty())) {
-            return Err(Error::unsupported("model", *name, "Llama's tokenizers have none"));
-        }
-        if model.dropout.is_some_and(|dropout| dropout != 0.0) {
-            return Err(Error::unsupported("model", "dropout", "the same text has the same ids here"));
-        }
-        let mut cuts = Cuts::default();
-        if let Some(value) = &file.pre_tokenizer {
-            cuts.read(value)?;
-        }
-        let names = names(&file)?;
-        let bos = file.post_processor.as_ref().map(begins_with).transpose()?.flatten();
-        let merges = file.model.merges.iter().map(|merge| match merge {
-            Merge::Pair(left, right) => Ok((left.as_str(), right.as_str())),
-            Merge::Line(line) => {
-                line.split_once(' ').ok_or_else(|| Error::invalid("model.merges", format!("{line:?} names no two tokens")))
+        let file: File<'_> = serde_json::from_slice(json)?;
+        check_model(&file.model)?;
+
+        let normalizer = file.normalizer.as_ref().map_or(Ok(Vec::new()), components::normalizer)?;
+        let (mut splits, mut byte_level) = (Vec::new(), false);
+        for cut in file.pre_tokenizer.as_ref().map_or(Ok(Vec::new()), components::pre_tokenizer)? {
+            match cut {
+                _ if byte_level => return Err(Error::unsupported("pre_tokenizer", "a step behind ByteLevel", "it is the last")),
+                Cut::Split(split) => splits.push(split),
+                Cut::ByteLevel => byte_level = true,
             }
+        }
+        let decoder = file.decoder.as_ref().ok_or_else(|| Error::unsupported("decoder", "null", "ByteLevel or a Sequence is"))?;
+        let decoder = components::decoder(decoder, byte_level)?;
+        let [before, behind] = file.post_processor.as_ref().map_or(Ok(Default::default()), components::post_processor)?;
+
+        let Tokens { vocabulary, ids, added } = tokens(&file, byte_level, json.len())?;
+        if let Some(id) = before.iter().chain(&behind).find(|id| vocabulary.kind(**id) == Kind::Gap) {
+            return Err(Error::invalid("post_processor", format!("token id {id} names no token")));
+        }
+        let added = AddedTokens::new(added, &normalizer)?;
+        let model = &file.model;
+        let unk = model.unk_token.as_ref().map(|unk| {
+            let missing = || Error::invalid("model", format!("unk_token {unk:?} is no token of the vocabulary"));
+            ids.get(unk.as_str()).copied().ok_or_else(missing)
         });
-        let merges = merges.collect::<Result<Vec<_>>>()?;
-        let id = |token: &str| names.iter().position(|name| name == token).map(|at| at as u32);
-        let adds_bos = bos.is_some();
-        // Where no post-processor adds one, texts have a beginning all the same if one of the usual names is there.
-        let named = |names: &[&str]| names.iter().find_map(|name| id(name));
-        let bos = match &bos {
-            Some(token) => id(token),
-            None => named(&["<|begin_of_text|>", "<s>", "<|im_start|>"]),
+        let unk = unk.transpose()?;
+        let merges = merges(&model.merges, &ids)?;
+        let fallback = model.byte_fallback.unwrap_or(false);
+        let alphabet = if byte_level {
+            let mut bytes = Box::new([NO_TOKEN; 256]);
+            (0..=255u8).for_each(|byte| bytes[usize::from(byte)] = vocabulary.id(&[byte]).unwrap_or(NO_TOKEN));
+            if fallback && bytes.contains(&NO_TOKEN) {
+                return Err(Error::unsupported("model", "byte_fallback of bytes without a token", "all 256 have one elsewhere"));
+            }
+            Alphabet::Bytes(bytes)
+        } else {
+            let bytes = byte_tokens(&vocabulary, "model.vocab")?.filter(|_| fallback);
+            Alphabet::Characters(Characters::new(&vocabulary, bytes, Vec::new()))
         };
-        let eos = named(&["<|end_of_text|>", "</s>", "<|im_end|>", "<|endoftext|>"]);
-        let added = |normalizes: bool| {
-            let one = |token: &AddedToken| Added {
-                text: token.content.clone(),
-                id: token.id,
-                special: token.special,
-                lstrip: token.lstrip,
-                rstrip: token.rstrip,
-                single_word: token.single_word,
-                normalized: token.normalized && normalizes,
-            };
-            AddedTokens::new(file.added_tokens.iter().map(one).collect())
-        };
-        let normalizer = file.normalizer.as_ref().map_or(Ok(Vec::new()), read_normalizer)?;
-        if cuts.byte_level {
-            if let Some(step) = normalizer.first() {
-                return Err(Error::unsupported("normalizer", format!("{step:?} before byte-level BPE"), "none is"));
-            }
-            check_decoder(file.decoder.as_ref(), &["ByteLevel"])?;
-            let kinds = kinds(&names, &file);
-            let vocabulary = names.iter().zip(kinds).map(|(name, kind)| {
-                let bytes = match kind {
-                    TokenKind::Normal => byte_level_bytes(name).unwrap_or_else(|| name.clone().into_bytes()),
-                    _ => name.clone().into_bytes(),
-                };
-                Token { bytes: bytes.into(), kind, score: 0.0 }
-            });
-            let (splits, whole) = (cuts.splits, file.model.ignore_merges);
-            let level = ByteLevel {
-                vocabulary: vocabulary.collect(),
-                names: &names,
-                merges,
-                place: "model.merges",
-                added: added(false),
-                splits,
-                whole,
-                bos,
-                eos,
-                adds_bos,
-            };
-            return level.build();
-        }
-        let steps = normalizer.into_iter().chain(cuts.normalizer).collect::<Vec<_>>();
-        characters(&file, names, merges, added(true), steps, cuts.splits, [bos, eos], adds_bos)
-    }
-}
-
-/// Each id's token as it is written; empty where an id has none.
-fn names(file: &File) -> Result<Vec<String>> {
-    let ids = file.model.vocab.values().copied().chain(file.added_tokens.iter().map(|token| token.id));
-    let count = ids.max().map_or(0, |id| id as usize + 1);
-    let there = file.model.vocab.len() + file.added_tokens.len();
-    if count > MOST_IDS || count > there.saturating_mul(4) + 4096 {
-        return Err(Error::invalid(
-            "model.vocab",
-            format!("{there} tokens have ids up to {}; most ids would be empty", count - 1),
-        ));
-    }
-    let mut names = vec![String::new(); count];
-    for (token, &id) in &file.model.vocab {
-        names[id as usize].clone_from(token);
-    }
-    for token in &file.added_tokens {
-        names[token.id as usize].clone_from(&token.content);
-    }
-    Ok(names)
-}
-
-fn kinds(names: &[String], file: &File) -> Vec<TokenKind> {
-    let mut kinds: Vec<_> =
-        names.iter().map(|name| if name.is_empty() { TokenKind::Unused } else { TokenKind::Normal }).collect();
-    for token in &file.added_tokens {
-        kinds[token.id as usize] = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
-    }
-    kinds
-}
-
-/// What a pre-tokenizer says.
-#[derive(Default)]
-struct Cuts {
-    splits: Vec<Split>,
-    byte_level: bool,
-    /// Where white space is made visible by a pre-tokenizer, that is a step of normalization.
-    normalizer: Vec<Normalize>,
-}
-
-impl Cuts {
-    fn read(&mut self, value: &Value) -> Result<()> {
-        let flag = |name: &str, default| value[name].as_bool().unwrap_or(default);
-        if self.byte_level {
-            return Err(Error::unsupported("pre_tokenizer", "a step behind ByteLevel", "ByteLevel is the last one"));
-        }
-        match kind(value) {
-            "Sequence" => list(value, "pretokenizers")?.iter().try_for_each(|step| self.read(step))?,
-            "ByteLevel" => {
-                if flag("add_prefix_space", true) {
-                    return Err(Error::unsupported("pre_tokenizer", "ByteLevel with add_prefix_space", "Llama's add none"));
-                }
-                if flag("use_regex", true) {
-                    self.splits.push(Split::Gpt2);
-                }
-                self.byte_level = true;
-            }
-            "Digits" => self.splits.push(if flag("individual_digits", false) { Split::Digits } else { Split::DigitRuns }),
-            "Split" => {
-                let behavior = value["behavior"].as_str().unwrap_or("");
-                if !behavior.eq_ignore_ascii_case("isolated") || flag("invert", false) {
-                    let what = format!("Split with behavior {behavior:?}, invert {}", flag("invert", false));
-                    return Err(Error::unsupported("pre_tokenizer", what, "Isolated is, not inverted"));
-                }
-                let pattern = match (&value["pattern"]["Regex"], &value["pattern"]["String"]) {
-                    (Value::String(regex), _) => regex.clone(),
-                    (_, Value::String(text)) => fancy_regex::escape(text).into_owned(),
-                    _ => return Err(Error::invalid("pre_tokenizer", "a Split without a pattern")),
-                };
-                self.splits.push(Split::from_pattern(&pattern)?);
-            }
-            "Metaspace" => {
-                let space = value["replacement"].as_str().unwrap_or("\u{2581}").to_owned();
-                match value["prepend_scheme"].as_str().unwrap_or("always") {
-                    "never" => {}
-                    "always" if !flag("split", true) => self.normalizer.push(Normalize::Prepend(space.clone())),
-                    scheme => {
-                        let what = format!("Metaspace with prepend_scheme {scheme:?}, split {}", flag("split", true));
-                        return Err(Error::unsupported("pre_tokenizer", what, "\"never\" is, and \"always\" without split"));
-                    }
-                }
-                self.normalizer.push(Normalize::Replace(" ".into(), space));
-            }
-            other => {
-                return Err(Error::unsupported("pre_tokenizer", other, "ByteLevel, Split, Digits, Metaspace and Sequence are"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn kind(value: &Value) -> &str {
-    value["type"].as_str().unwrap_or("one without a type")
-}
-
-fn list<'a>(value: &'a Value, name: &str) -> Result<&'a [Value]> {
-    value[name]
-        .as_array()
-        .map(Vec::as_slice)
-        .ok_or_else(|| Error::invalid("tokenizer.json", format!("a Sequence without {name}")))
-}
-
-fn read_normalizer(value: &Value) -> Result<Vec<Normalize>> {
-    let text = |name: &str| value[name].as_str().map(String::from);
-    Ok(match kind(value) {
-        "Sequence" => list(value, "normalizers")?.iter().map(read_normalizer).collect::<Result<Vec<_>>>()?.concat(),
-        "Prepend" => {
-            vec![Normalize::Prepend(text("prepend").ok_or_else(|| Error::invalid("normalizer", "a Prepend without prepend"))?)]
-        }
-        "Replace" => match (value["pattern"]["String"].as_str(), text("content")) {
-            (Some(from), Some(to)) if !from.is_empty() => vec![Normalize::Replace(from.into(), to)],
-            _ => return Err(Error::unsupported("normalizer", "Replace by a pattern", "Replace of a String is")),
-        },
-        other => return Err(Error::unsupported("normalizer", other, "Prepend, Replace and Sequence are")),
-    })
-}
-
-/// The token that a post-processor puts before every text, if it does.
-fn begins_with(value: &Value) -> Result<Option<String>> {
-    match kind(value) {
-        "ByteLevel" => Ok(None),
-        "Sequence" => {
-            let each = list(value, "processors")?.iter().map(begins_with).collect::<Result<Vec<_>>>()?;
-            Ok(each.into_iter().flatten().next())
-        }
-        "TemplateProcessing" => {
-            let single = value["single"]
-                .as_array()
-                .ok_or_else(|| Error::invalid("post_processor", "a TemplateProcessing without single"))?;
-            let special = |item: &Value| item["SpecialToken"]["id"].as_str().map(String::from);
-            match single.as_slice() {
-                [text] if !text["Sequence"].is_null() => Ok(None),
-                [first, text] if !text["Sequence"].is_null() => Ok(special(first)),
-                _ => Err(Error::unsupported(
-                    "post_processor",
-                    "a template other than one token before the text",
-                    "Llama's have one",
-                )),
-            }
-        }
-        other => Err(Error::unsupported("post_processor", other, "TemplateProcessing, ByteLevel and Sequence are")),
-    }
-}
-
-fn check_decoder(value: Option<&Value>, known: &[&str]) -> Result<()> {
-    match value.map(kind) {
-        None => Ok(()),
-        Some(kind) if known.contains(&kind) => Ok(()),
-        Some(other) => Err(Error::unsupported("decoder", other, format!("here {} is", known.join(", ")))),
-    }
-}
-
-/// Byte-level BPE from tokens and a list of merges.
-pub(super) struct ByteLevel<'a> {
-    pub(super) vocabulary: Vec<Token>,
-    /// Tokens as they are written in the file, where each byte is a character.
-    pub(super) names: &'a [String],
-    pub(super) merges: Vec<(&'a str, &'a str)>,
-    pub(super) place: &'static str,
-    pub(super) added: AddedTokens,
-    pub(super) splits: Vec<Split>,
-    pub(super) whole: bool,
-    pub(super) bos: Option<u32>,
-    pub(super) eos: Option<u32>,
-    pub(super) adds_bos: bool,
-}
-
-impl ByteLevel<'_> {
-    pub(super) fn build(self) -> Result<Tokenizer> {
-        let ids = ids_of(&self.vocabulary);
-        let merges = pairs(self.names, &self.merges, self.place)?;
-        let mut bytes = Box::new([u32::MAX; 256]);
-        for byte in 0..=255u8 {
-            bytes[usize::from(byte)] = ids.get(&[byte][..]).copied().unwrap_or(u32::MAX);
-        }
-        let there = |id: &u32| (*id as usize) < self.vocabulary.len();
-        Ok(Tokenizer {
-            bos: self.bos.filter(there),
-            eos: self.eos.filter(there),
-            ids,
-            vocabulary: self.vocabulary,
-            added: self.added,
-            normalizer: Vec::new(),
-            splits: self.splits,
-            model: Model::Bytes { bytes, merges, whole: self.whole },
-            decoder: Decoder { space: None, strip_first: false, shows_special: true, unknown: String::new() },
-            unk: None,
-            adds_bos: self.adds_bos,
+        let (whole, fuse) = (model.ignore_merges.unwrap_or(false), model.fuse_unk.unwrap_or(false));
+        Ok(Self {
+            model: Bpe::new(&vocabulary, alphabet, merges, whole, unk, fuse),
+            vocabulary,
+            scores: Vec::new(),
+            bos: before.first().copied().filter(|id| added.by_id(*id).is_some_and(|added| added.special)),
+            eos: behind.last().copied().filter(|id| added.by_id(*id).is_some_and(|added| added.special)),
+            pad: None,
+            added,
+            normalizer,
+            splits,
+            decoder,
+            template: Template { before, behind },
+            limits: Limits::None,
         })
     }
 }
 
+/// Errors: what only other models have.
+fn check_model(model: &Model<'_>) -> Result<()> {
+    let affixes =
+        [("continuing_subword_prefix", &model.continuing_subword_prefix), ("end_of_word_suffix", &model.end_of_word_suffix)];
+    if let Some((name, _)) = affixes.iter().find(|(_, affix)| affix.as_ref().is_some_and(|affix| !affix.is_empty())) {
+        return Err(Error::unsupported("model", *name, "Llama's tokenizers have none"));
+    }
+    match model.dropout {
+        Some(dropout) if dropout != 0.0 => {
+            Err(Error::unsupported("model", format!("dropout {dropout}"), "0 is: the same text has the same ids"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All tokens, those of the model by name, and those that are added.
+struct Tokens<'f> {
+    vocabulary: Vocabulary,
+    ids: FastMap<&'f str, u32>,
+    added: Vec<Added>,
+}
+
+fn tokens<'f>(file: &'f File<'_>, byte_level: bool, file_bytes: usize) -> Result<Tokens<'f>> {
+    let entries = &file.model.vocab.0;
+    let all = entries.iter().map(|(_, id)| *id).chain(file.added_tokens.iter().map(|token| token.id));
+    let count = all.max().map_or(0, |id| id as usize + 1);
+    // Gaps take memory that nothing in the file answers for.
+    let most = 2 * (entries.len() + file.added_tokens.len()) + 1024;
+    if count > most {
+        let message = format!("the largest id is {}, of {} tokens; below {most} would be right", count - 1, entries.len());
+        return Err(Error::invalid("model.vocab", message));
+    }
+    let mut ids = FastMap::with_capacity_and_hasher(entries.len(), Default::default());
+    let mut texts: Vec<Option<(&str, Kind)>> = vec![None; count];
+    for (text, id) in entries {
+        // Of a token that is there twice the last counts.
+        if let Some(before) = ids.insert(&**text, *id) {
+            texts[before as usize] = None;
+        }
+        if let Some((other, _)) = texts[*id as usize].replace((text, Kind::Normal)) {
+            return Err(Error::invalid("model.vocab", format!("{other:?} and {text:?} have the same id, {id}")));
+        }
+    }
+    let mut added = Vec::with_capacity(file.added_tokens.len());
+    for token in &file.added_tokens {
+        if let Some(id) = ids.get(token.content.as_str()).filter(|id| **id != token.id) {
+            let message = format!("{:?} has the id {}, but {id} in model.vocab", token.content, token.id);
+            return Err(Error::invalid("added_tokens", message));
+        }
+        match texts[token.id as usize] {
+            Some((other, _)) if other != token.content => {
+                let message = format!("{:?} and {other:?} have the same id, {}", token.content, token.id);
+                return Err(Error::invalid("added_tokens", message));
+            }
+            _ => texts[token.id as usize] = Some((&token.content, if token.special { Kind::Control } else { Kind::UserDefined })),
+        }
+        added.push(Added {
+            text: token.content.clone(),
+            id: token.id,
+            special: token.special,
+            lstrip: token.lstrip,
+            rstrip: token.rstrip,
+            single_word: token.single_word,
+            normalized: token.normalized.unwrap_or(!token.special),
+        });
+    }
+    let fallback = file.model.byte_fallback.unwrap_or(false);
+    let mut vocabulary = Vocabulary::with_capacity(count, file_bytes / 4);
+    for text in texts {
+        let Some((text, kind)) = text else {
+            vocabulary.push(&[], Kind::Gap);
+            continue;
+        };
+        let id = if byte_level {
+            // Whatever is written in the alphabet of bytes decodes as bytes, added tokens too.
+            match (byte_level::bytes(text), kind) {
+                (Some(bytes), kind) => vocabulary.push(&bytes, kind),
+                (None, Kind::Normal) => vocabulary.push(text.as_bytes(), Kind::Literal),
+                (None, kind) => vocabulary.push(text.as_bytes(), kind),
+            }
+        } else {
+            match byte_of(text).filter(|_| fallback && kind == Kind::Normal) {
+                Some(byte) => vocabulary.push(&[byte], Kind::Byte),
+                None if Some(text) == file.model.unk_token.as_deref() && kind == Kind::Normal => {
+                    vocabulary.push(text.as_bytes(), Kind::Unknown)
+                }
+                None => vocabulary.push(text.as_bytes(), kind),
+            }
+        };
+        // Merging may make an added token too, where the model's vocabulary has it.
+        let is_mergeable = !byte_level || byte_level::bytes(text).is_some();
+        if matches!(kind, Kind::Control | Kind::UserDefined) && ids.contains_key(text) && is_mergeable {
+            vocabulary.list(id);
+        }
+    }
+    Ok(Tokens { vocabulary, ids, added })
+}
+
 /// A list of merges by the ids of its tokens.
-fn pairs(names: &[String], merges: &[(&str, &str)], place: &str) -> Result<Merges> {
-    let ids: FastMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
-    let id = |token: &str| {
-        ids.get(token).copied().ok_or_else(|| Error::invalid(place, format!("{token:?} is no token of the vocabulary")))
+fn merges(list: &[Merge<'_>], ids: &FastMap<&str, u32>) -> Result<Merges> {
+    let id = |token: &str, rank: u32| {
+        let missing = || Error::invalid(format!("model.merges[{rank}]"), format!("{token:?} is no token of the vocabulary"));
+        ids.get(token).copied().ok_or_else(missing)
     };
-    let mut pairs = FastMap::default();
+    let mut merges = Merges::with_capacity(list.len());
     let mut merged = String::new();
-    for (rank, (left, right)) in (0..).zip(merges) {
+    for (rank, Merge(left, right)) in (0..).zip(list) {
         merged.clear();
         merged.push_str(left);
         merged.push_str(right);
-        // Of a merge that is listed twice the last one counts.
-        pairs.insert((id(left)?, id(right)?), (rank, id(&merged)?));
+        merges.insert(id(left, rank)?, id(right, rank)?, rank, id(&merged, rank)?);
     }
-    Ok(Merges::Pairs(pairs))
-}
-
-/// SentencePiece's kind of tokenizer in Hugging Face's clothes.
-#[allow(clippy::too_many_arguments)]
-fn characters(
-    file: &File,
-    names: Vec<String>,
-    merges: Vec<(&str, &str)>,
-    added: AddedTokens,
-    normalizer: Vec<Normalize>,
-    splits: Vec<Split>,
-    [bos, eos]: [Option<u32>; 2],
-    adds_bos: bool,
-) -> Result<Tokenizer> {
-    let mut kinds = kinds(&names, file);
-    let mut vocabulary = Vec::with_capacity(names.len());
-    let unk = file.model.unk_token.as_ref().and_then(|unk| names.iter().position(|name| name == unk));
-    for (name, kind) in names.iter().zip(&mut kinds) {
-        let byte = byte_of(name).filter(|_| file.model.byte_fallback && *kind == TokenKind::Normal);
-        let bytes = match byte {
-            Some(byte) => {
-                *kind = TokenKind::Byte;
-                vec![byte]
-            }
-            None => name.clone().into_bytes(),
-        };
-        vocabulary.push(Token { bytes: bytes.into(), kind: *kind, score: 0.0 });
-    }
-    let merges = pairs(&names, &merges, "model.merges")?;
-    let space = normalizer.iter().find_map(|step| match step {
-        Normalize::Replace(from, to) if from == " " => Some(to.clone()),
-        _ => None,
-    });
-    let strip_first = reads_spaces(file.decoder.as_ref())?;
-    Ok(Tokenizer {
-        ids: ids_of(&vocabulary),
-        added,
-        normalizer,
-        splits,
-        model: Model::Characters {
-            bytes: byte_tokens(&vocabulary),
-            merges,
-            whole: file.model.ignore_merges,
-            fuse_unknown: file.model.fuse_unk,
-        },
-        decoder: Decoder { space, strip_first, shows_special: true, unknown: file.model.unk_token.clone().unwrap_or_default() },
-        bos,
-        eos,
-        unk: unk.map(|id| id as u32),
-        adds_bos,
-        vocabulary,
-    })
-}
-
-/// Whether a decoder drops the space before the first token.
-fn reads_spaces(decoder: Option<&Value>) -> Result<bool> {
-    let Some(decoder) = decoder else { return Ok(false) };
-    match kind(decoder) {
-        "Sequence" => {
-            let mut strips = false;
-            for step in list(decoder, "decoders")? {
-                match kind(step) {
-                    "Replace" | "ByteFallback" | "Fuse" => {}
-                    "Strip" => strips = step["content"] == " " && step["start"] == 1 && step["stop"] == 0,
-                    other => return Err(Error::unsupported("decoder", other, "Replace, ByteFallback, Fuse and Strip are")),
-                }
-            }
-            Ok(strips)
-        }
-        "Metaspace" => Ok(decoder["prepend_scheme"] != "never"),
-        other => Err(Error::unsupported("decoder", other, "Sequence and Metaspace are")),
-    }
-}
-
-/// The character that stands for each byte in byte-level vocabularies: itself where it is visible, else one behind U+0100.
-pub(crate) fn byte_level_alphabet() -> [char; 256] {
-    let mut alphabet = ['\0'; 256];
-    let mut next = 256;
-    for byte in 0..=255u8 {
-        let visible = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-        alphabet[usize::from(byte)] = if visible {
-            char::from(byte)
-        } else {
-            next += 1;
-            char::from_u32(next - 1).expect("just behind U+0100 are characters")
-        };
-    }
-    alphabet
-}
-
-/// The bytes that a token of a byte-level vocabulary stands for; `None` where a character stands for none.
-pub(super) fn byte_level_bytes(token: &str) -> Option<Vec<u8>> {
-    static BYTES: std::sync::OnceLock<FastMap<u32, u8>> = std::sync::OnceLock::new();
-    let bytes = BYTES.get_or_init(|| byte_level_alphabet().into_iter().map(u32::from).zip(0..=255).collect());
-    token.chars().map(|c| bytes.get(&u32::from(c)).copied()).collect()
+    Ok(merges)
 }
