@@ -8,7 +8,7 @@ use puna_quant::{BlockType, decode, encode};
 use puna_tensor::op::{Concat, Fill};
 use puna_tensor::{DType, Result, Tensor};
 
-use self::convert::{Place, convert, convert_to, copy_units, store_f64};
+use self::convert::{Place, convert, convert_to, copy_runs, copy_units, store_f64};
 use self::lane::Elements;
 use self::walk::Walk;
 use super::matmul::wide::scratch;
@@ -39,7 +39,15 @@ fn copy(cpu: &Cpu, x: &Tensor, to: DType, into: &mut [u8]) -> Result<()> {
         (from, DType::Block(block)) if from.is_float() => encode_all(cpu, x, block, into),
         (from, to) => {
             let (walk, unit) = (units(x), to.unit_bytes());
-            let (x, step) = (Elements::new(x), walk.steps()[0]);
+            let (x, step, n) = (Elements::new(x), walk.steps()[0], walk.inner());
+            if from == to && step > 1 {
+                let task = (TASK / n.max(1)).max(1).next_multiple_of(8) * n;
+                cpu.pool.chunks_mut(into, task * unit, |i, into| {
+                    let starts = walk.runs(i * task..i * task + into.len() / unit).map(|run| run.offsets[0]);
+                    copy_runs(x.bytes(), starts, step, unit, n, into);
+                });
+                return Ok(());
+            }
             cpu.pool.chunks_mut(into, TASK * unit, |i, mut into| {
                 for run in walk.runs(i * TASK..i * TASK + into.len() / unit) {
                     let into = into.split_off_mut(..run.length * unit).expect("the runs are as long as the result");

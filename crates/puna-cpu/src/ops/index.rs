@@ -2,7 +2,8 @@
 
 use puna_tensor::{DType, Layout, Result, Tensor};
 
-use super::matmul::wide::{Source, Wide, buffer, in_wide, scratch};
+use super::copy::convert::convert;
+use super::matmul::wide::{Source, Wide, in_wide, scratch, with_row};
 use super::matmul::{decode_packed_row, decode_packed_row_f64};
 use crate::backend::Cpu;
 use crate::memory::{read, write};
@@ -132,12 +133,12 @@ fn gather<W: Wide>(cpu: &Cpu, table: &Tensor, index: &[u32], y: &Tensor) -> Resu
             } else if table.is_packed() && from == DType::F64 {
                 scratch(n, |values: &mut [f64]| {
                     decode_packed_row_f64(table, memory.bytes(), row, values);
-                    <f64 as Wide>::store(to, values, y);
+                    round(to, values, y);
                 });
             } else if table.is_packed() {
                 scratch(n, |values: &mut [f32]| {
                     decode_packed_row(table, memory.bytes(), row, values);
-                    round_f32(to, values, y);
+                    round(to, values, y);
                 });
             } else if let Some(block) = from.block() {
                 scratch(n, |values: &mut [f32]| {
@@ -147,14 +148,14 @@ fn gather<W: Wide>(cpu: &Cpu, table: &Tensor, index: &[u32], y: &Tensor) -> Resu
                         let bytes = &memory.bytes()[at..][..entries.length / unit * from.unit_bytes()];
                         puna_quant::decode(block, bytes, values).expect("a row is a whole number of blocks");
                     }
-                    round_f32(to, values, y);
+                    round(to, values, y);
                 });
             } else if from == to {
                 entries.copy(from, memory.bytes(), row, y);
             } else {
                 scratch(n, |values: &mut [W]| {
                     entries.load(from, memory.bytes(), row, values);
-                    W::store(to, values, y);
+                    round(to, values, y);
                 });
             }
         }
@@ -162,8 +163,9 @@ fn gather<W: Wide>(cpu: &Cpu, table: &Tensor, index: &[u32], y: &Tensor) -> Resu
     Ok(())
 }
 
-fn round_f32(to: DType, values: &[f32], into: &mut [u8]) {
-    <f32 as Wide>::store(to, values, into);
+/// Rounded once: from f64 to halves too.
+fn round<W: Wide>(to: DType, values: &[W], into: &mut [u8]) {
+    convert(W::DTYPE, bytemuck::cast_slice(values), 0, 1, to, into);
 }
 
 pub(super) fn scatter_rows(_: &Cpu, inputs: &[&Tensor]) -> Result<()> {
@@ -184,7 +186,7 @@ fn scatter<W: Wide>(destination: &Tensor, index: &[u32], source: &Tensor) -> Res
             } else {
                 scratch(n, |values: &mut [W]| {
                     source_entries.load(from, source.bytes(), i, values);
-                    W::store(to, values, bytes);
+                    round(to, values, bytes);
                 });
             }
             entries.store(to, memory.bytes(), row as usize, bytes);
@@ -204,28 +206,50 @@ fn scatter_add<W: Wide>(cpu: &Cpu, source: &Tensor, index: &Tensor, y: &Tensor) 
     if rows * n == 0 {
         return Ok(());
     }
-    let memory = read(source);
-    // Each task sums the rows of its part of the result, in the order of the source.
-    let per_task = rows.div_ceil(cpu.pool.threads());
+    let (order, ends) = by_row(&index, rows);
+    let (memory, row_bytes) = (read(source), n * dtype.unit_bytes());
+    let per_task = (TASK / row_bytes).max(1);
     let mut y_memory = write(y)?;
-    let y_bytes = &mut y_memory.bytes()[..rows * n * dtype.unit_bytes()];
-    buffer(cpu, rows * n, |sums: &mut [W]| {
-        let y = (y_bytes, per_task * n * dtype.unit_bytes());
-        cpu.pool.chunks_mut_2((sums, per_task * n), y, |i, sums, y| {
-            sums.fill(W::ZERO);
-            let own = i * per_task..i * per_task + sums.len() / n;
-            scratch(n, |values: &mut [W]| {
-                for (entry, row) in
-                    index.iter().enumerate().map(|(entry, row)| (entry, *row as usize)).filter(|(_, row)| own.contains(row))
-                {
-                    entries.load(dtype, memory.bytes(), entry, values);
-                    W::add_row(values, &mut sums[(row - own.start) * n..][..n]);
-                }
+    cpu.pool.chunks_mut(&mut y_memory.bytes()[..rows * row_bytes], per_task * row_bytes, |i, y| {
+        for (row, y) in (i * per_task..).zip(y.chunks_exact_mut(row_bytes)) {
+            let first = row.checked_sub(1).map_or(0, |before| ends[before]);
+            let own = &order[first as usize..ends[row] as usize];
+            if own.is_empty() {
+                y.fill(0);
+                continue;
+            }
+            with_row(dtype, y, |sums: &mut [W]| {
+                sums.fill(W::ZERO);
+                scratch(n, |values: &mut [W]| {
+                    for &entry in own {
+                        entries.load(dtype, memory.bytes(), entry as usize, values);
+                        W::add_row(values, sums);
+                    }
+                });
             });
-            W::store(dtype, sums, y);
-        });
-        Ok(())
-    })
+        }
+    });
+    Ok(())
+}
+
+/// The places of the index in the order of the rows that they name, those of one row in their own; and where each row's end in it.
+fn by_row(index: &[u32], rows: usize) -> (Vec<u32>, Vec<u32>) {
+    let named = || index.iter().zip(0..).filter(|(row, _)| (**row as usize) < rows);
+    let mut ends = vec![0; rows];
+    named().for_each(|(row, _)| ends[*row as usize] += 1);
+    let mut total = 0;
+    for end in &mut ends {
+        // Where the row begins; it moves to the end as places are put in.
+        let count = std::mem::replace(end, total);
+        total += count;
+    }
+    let mut order = vec![0; total as usize];
+    for (row, place) in named() {
+        let end = &mut ends[*row as usize];
+        order[*end as usize] = place;
+        *end += 1;
+    }
+    (order, ends)
 }
 
 pub(super) fn take(_: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {

@@ -6,6 +6,8 @@ use puna_tensor::{Execution, Result, Tensor};
 use super::matmul::wide::{Source, Wide, in_wide, scratch};
 use crate::backend::Cpu;
 use crate::memory::{Write, read, write};
+use crate::simd::vector::Real;
+use crate::simd::{Isa, dispatch};
 
 /// How many elements a task takes: each moves some 28 bytes, about 10 us.
 const TASK: usize = 4 << 10;
@@ -38,22 +40,23 @@ fn adamw_wide<W: Wide>(cpu: &Cpu, op: &AdamW, inputs: &[&Tensor]) -> Result<()> 
     if n == 0 {
         return Ok(());
     }
-    let (lr, step, scale) = (scalar(lr), scalar(step), scalar(scale));
-    let of = W::of;
-    let (beta1, beta2, eps, decay) = (of(op.beta1), of(op.beta2), of(op.eps), of(op.decay));
-    let (rest1, rest2) = (of(1.0 - op.beta1), of(1.0 - op.beta2));
-    // 1 - beta^t: as a difference, 1 - 0.999 in f32 is off in the fifth digit, in f64 in the fourteenth.
-    let correction1 = of(-(step * op.beta1.ln()).exp_m1());
-    let correction2 = of(-(step * op.beta2.ln()).exp_m1());
-    let (lr, scale) = (of(lr), of(scale));
+    let (of, step) = (W::of, scalar(step));
+    let factors = Factors {
+        scale: of(scalar(scale)),
+        lr: of(scalar(lr)),
+        beta1: of(op.beta1),
+        beta2: of(op.beta2),
+        rest1: of(1.0 - op.beta1),
+        rest2: of(1.0 - op.beta2),
+        // 1 - beta^t: as a difference, 1 - 0.999 in f32 is off in the fifth digit, in f64 in the fourteenth.
+        correction1: of(-(step * op.beta1.ln()).exp_m1()),
+        correction2: of(-(step * op.beta2.ln()).exp_m1()),
+        eps: of(op.eps),
+        decay: of(op.decay),
+    };
     let update = |w: &mut [W], m: &mut [W], v: &mut [W], g: &[W]| {
-        for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
-            let g = *g * scale;
-            *m = *m * beta1 + g * rest1;
-            *v = *v * beta2 + g * g * rest2;
-            let root = (*v / correction2).sqrt() + eps;
-            *w = *w - *w * decay * lr - *m / correction1 / root * lr;
-        }
+        let (isa, factors) = (Isa::detect(), &factors);
+        dispatch!(isa, adamw_body::<W: Real>(w: &mut [W], m: &mut [W], v: &mut [W], g: &[W], factors: &Factors<W>));
     };
     let source = Source::new(gradient);
     let (dtype, start) = (weight.dtype(), gradient.layout().offset());
@@ -61,27 +64,28 @@ fn adamw_wide<W: Wide>(cpu: &Cpu, op: &AdamW, inputs: &[&Tensor]) -> Result<()> 
     let w_bytes = bytes(&mut weight_memory, weight);
     let m = (bytemuck::cast_slice_mut(bytes(&mut m_memory, m)), TASK);
     let v = (bytemuck::cast_slice_mut(bytes(&mut v_memory, v)), TASK);
-    let load = |i: usize, g: &mut [W]| W::load(source.dtype(), source.memory(), start + i * TASK, 1, g);
     match inputs.get(7) {
         Some(master) => {
             let mut master_memory = write(master)?;
             let master = (bytemuck::cast_slice_mut(bytes(&mut master_memory, master)), TASK);
             cpu.pool.chunks_mut_3(master, m, v, |i, w, m, v| {
-                scratch(w.len(), |g: &mut [W]| {
-                    load(i, g);
-                    update(w, m, v, g);
-                })
+                scratch(w.len(), |g: &mut [W]| update(w, m, v, source.row(start + i * TASK, g)));
             });
-            let master: &[W] = master_values(&mut master_memory, inputs[7]);
-            W::store(dtype, master, w_bytes);
+            let master: &[W] = bytemuck::cast_slice(bytes(&mut master_memory, inputs[7]));
+            cpu.pool.chunks_mut(w_bytes, TASK * dtype.unit_bytes(), |i, w| {
+                W::store(dtype, &master[i * TASK..][..w.len() / dtype.unit_bytes()], w);
+            });
         }
         None => {
             let w = (w_bytes, TASK * dtype.unit_bytes());
             cpu.pool.chunks_mut_3(w, m, v, |i, w, m, v| {
                 scratch(2 * m.len(), |both: &mut [W]| {
                     let (values, g) = both.split_at_mut(m.len());
+                    let g = source.row(start + i * TASK, g);
+                    if dtype == W::DTYPE {
+                        return update(bytemuck::cast_slice_mut(w), m, v, g);
+                    }
                     W::load(dtype, w, 0, 1, values);
-                    load(i, g);
                     update(values, m, v, g);
                     W::store(dtype, values, w);
                 })
@@ -91,8 +95,29 @@ fn adamw_wide<W: Wide>(cpu: &Cpu, op: &AdamW, inputs: &[&Tensor]) -> Result<()> 
     Ok(())
 }
 
-fn master_values<'a, W: Wide>(memory: &'a mut Write<'_>, master: &Tensor) -> &'a [W] {
-    bytemuck::cast_slice(bytes(memory, master))
+/// What one step of AdamW is the same for of all elements.
+struct Factors<W> {
+    scale: W,
+    lr: W,
+    beta1: W,
+    beta2: W,
+    rest1: W,
+    rest2: W,
+    correction1: W,
+    correction2: W,
+    eps: W,
+    decay: W,
+}
+
+#[inline(always)]
+fn adamw_body<W: Real>(w: &mut [W], m: &mut [W], v: &mut [W], g: &[W], f: &Factors<W>) {
+    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+        let g = *g * f.scale;
+        *m = *m * f.beta1 + g * f.rest1;
+        *v = *v * f.beta2 + g * g * f.rest2;
+        let root = (*v / f.correction2).sqrt() + f.eps;
+        *w = *w - *w * f.decay * f.lr - *m / f.correction1 / root * f.lr;
+    }
 }
 
 pub(super) fn sgd(cpu: &Cpu, op: &Sgd, inputs: &[&Tensor]) -> Result<Execution> {

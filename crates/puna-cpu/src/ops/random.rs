@@ -39,8 +39,7 @@ fn positions_of(inputs: &[&Tensor]) -> usize {
 /// Numbers `first..`, `first` a multiple of four.
 fn fill(distribution: Distribution, key: [u32; 2], position: u32, first: usize, y: &mut [f32]) {
     for (block, y) in y.chunks_mut(4).enumerate() {
-        let words = philox([(first / 4 + block) as u32, position, 0, 0], key);
-        let u = words.map(uniform);
+        let u = uniforms(key, position, first / 4 + block);
         let values = match distribution {
             Distribution::Uniform => u,
             Distribution::Gumbel => u.map(gumbel),
@@ -60,7 +59,7 @@ fn uniform(word: u32) -> f32 {
 }
 
 /// `-ln(-ln u)`, formed in f64, so that the one rounding is to f32.
-fn gumbel(u: f32) -> f32 {
+pub(super) fn gumbel(u: f32) -> f32 {
     -(-f64::from(u).ln()).ln() as f32
 }
 
@@ -69,9 +68,9 @@ fn normals(u0: f32, u1: f32) -> [f32; 2] {
     [(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]
 }
 
-/// The noise of four tokens: numbers `4 block ..`.
-pub(super) fn gumbel_block(key: [u32; 2], position: u32, block: usize) -> [f32; 4] {
-    philox([block as u32, position, 0, 0], key).map(|word| gumbel(uniform(word)))
+/// Four uniform numbers, those from `4 block` on.
+pub(super) fn uniforms(key: [u32; 2], position: u32, block: usize) -> [f32; 4] {
+    philox([block as u32, position, 0, 0], key).map(uniform)
 }
 
 /// Philox4x32-10. Salmon and others 2011.

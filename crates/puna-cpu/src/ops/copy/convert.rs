@@ -114,6 +114,43 @@ pub(crate) fn copy_units(memory: &[u8], at: usize, step: usize, unit: usize, int
     }
 }
 
+/// Copies runs of `n` units that are strided by `step` and begin at `starts`, one behind the other.
+pub(crate) fn copy_runs(memory: &[u8], starts: impl Iterator<Item = usize>, step: usize, unit: usize, n: usize, into: &mut [u8]) {
+    match unit {
+        1 => turn::<u8>(memory, starts, step, n, into),
+        2 => turn::<u16>(memory, starts, step, n, into),
+        4 => turn::<u32>(memory, starts, step, n, into),
+        8 => turn::<u64>(memory, starts, step, n, into),
+        _ => into.chunks_exact_mut(n * unit).zip(starts).for_each(|(into, start)| copy_units(memory, start, step, unit, into)),
+    }
+}
+
+/// Eight runs at a time, of each eight elements: where the starts lie side by side, as those of a transposed matrix do, a cache line
+/// that was fetched is read to its end.
+fn turn<T: Pod>(memory: &[u8], mut starts: impl Iterator<Item = usize>, step: usize, n: usize, into: &mut [u8]) {
+    const TILE: usize = 8;
+    let from: &[T] = bytemuck::cast_slice(&memory[..memory.len() / size_of::<T>() * size_of::<T>()]);
+    for into in bytemuck::cast_slice_mut(into).chunks_mut(TILE * n) {
+        let (count, mut some) = (into.len() / n, [0; TILE]);
+        some.iter_mut().zip(&mut starts).take(count).for_each(|(to, start)| *to = start);
+        let side_by_side = count == TILE && (0..TILE).all(|r| some[r] == some[0] + r);
+        for first in (0..n).step_by(TILE) {
+            let length = TILE.min(n - first);
+            if side_by_side && length == TILE {
+                let lines: [[T; TILE]; TILE] =
+                    std::array::from_fn(|k| from[some[0] + (first + k) * step..][..TILE].try_into().expect("a tile's width"));
+                for (r, into) in into.chunks_exact_mut(n).enumerate() {
+                    into[first..first + TILE].copy_from_slice(&lines.map(|line| line[r]));
+                }
+            } else {
+                for (start, into) in some.iter().zip(into.chunks_exact_mut(n)) {
+                    into[first..first + length].iter_mut().enumerate().for_each(|(k, to)| *to = from[start + (first + k) * step]);
+                }
+            }
+        }
+    }
+}
+
 /// Where a run is written: from unit `at` on, each `step` units from the last.
 pub(crate) struct Place {
     pub(crate) at: usize,
