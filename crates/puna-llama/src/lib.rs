@@ -17,6 +17,7 @@
 mod cache;
 pub mod chat;
 pub mod config;
+pub mod convert;
 mod engine;
 mod error;
 mod generate;

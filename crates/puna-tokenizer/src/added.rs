@@ -1,10 +1,13 @@
 //! Tokens that are found in text as they are written: special tokens, and others.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use crate::hash::FastMap;
 use crate::normalize::{Normalize, normalize};
 use crate::{Error, Result};
+
+/// Added tokens have at most so many bytes: how far a search looks ahead, at every place. Llama's have at most 43.
+const MOST_BYTES: usize = 1024;
 
 /// A token that is found in text as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,10 +60,14 @@ pub(crate) enum Part<'t> {
 }
 
 impl AddedTokens {
-    /// Errors: tokens whose text is so long altogether that no automaton finds them.
+    /// Errors: a token of more than 1024 bytes; tokens so long altogether that no automaton finds them.
     pub(crate) fn new(list: Vec<Added>, normalizer: &[Normalize]) -> Result<Self> {
         let mut tokens = Self::default();
         for (at, added) in list.iter().enumerate() {
+            if added.text.len() > MOST_BYTES {
+                let message = format!("token {} has {} bytes; at most {MOST_BYTES} would be right", added.id, added.text.len());
+                return Err(Error::invalid("added_tokens", message));
+            }
             tokens.by_id.insert(added.id, at);
             tokens.by_text.insert(added.text.clone(), at);
         }
@@ -78,7 +85,9 @@ impl AddedTokens {
             if places.is_empty() {
                 return Ok(None);
             }
-            let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
+            // Not a DFA: to make one takes time quadratic in the length of a hostile token.
+            let kind = Some(AhoCorasickKind::ContiguousNFA);
+            let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).kind(kind).build(&texts);
             let automaton = automaton.map_err(|e| Error::invalid("added_tokens", format!("they cannot be searched for: {e}")))?;
             let any_plain = places.iter().any(|&at| !list[at].special);
             Ok(Some(Search { automaton, tokens: places, any_plain }))
@@ -121,6 +130,8 @@ impl AddedTokens {
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut from = 0;
+        // Where the white space ends that was seen last: tokens in it need not look again.
+        let mut spaces_end = 0;
         if let Some(search) = search.filter(|search| parse || search.any_plain) {
             for found in search.automaton.find_iter(text) {
                 let added = &self.list[search.tokens[found.pattern().as_usize()]];
@@ -130,10 +141,13 @@ impl AddedTokens {
                 }
                 if added.lstrip {
                     // White space that the token before has taken is gone.
-                    start = text[..start].trim_end().len().max(from);
+                    start = text.get(from..start).map_or(from, |before| from + before.trim_end().len());
                 }
                 if added.rstrip {
-                    end = text.len() - text[end..].trim_start().len();
+                    if end > spaces_end {
+                        spaces_end = text.len() - text[end..].trim_start().len();
+                    }
+                    end = spaces_end;
                 }
                 if from < start {
                     each(Part::Text(&text[from..start], begins && from == 0))?;

@@ -116,6 +116,15 @@ impl Bpe {
         matches!(self.whole, Whole::Always)
     }
 
+    /// Whether merging a token's bytes gives this token; true of tokens that are not made by merging. Only for an alphabet of bytes.
+    pub(crate) fn merges_to_itself(&self, id: u32, vocabulary: &Vocabulary) -> bool {
+        let (Alphabet::Bytes(tokens), Kind::Normal) = (&self.alphabet, vocabulary.kind(id)) else { return true };
+        let mut symbols = Vec::new();
+        self.bytes(vocabulary.bytes(id), tokens, &mut symbols);
+        self.merges.apply(&mut symbols, &mut Queue::default());
+        symbols == [id]
+    }
+
     /// Whether a character is a token, and no merge joins another character and this one.
     fn never_merges_before(&self, start: char, vocabulary: &Vocabulary) -> bool {
         let mut utf8 = [0; 4];

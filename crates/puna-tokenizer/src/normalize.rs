@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+/// [`Normalize::CollapseSpaces`] as a regular expression of what is taken out.
+pub(crate) const SUPERFLUOUS_SPACES: &str = r"\A +| +\z| +(?= )";
+
 /// One step of normalization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Normalize {

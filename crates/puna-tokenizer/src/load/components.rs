@@ -1,11 +1,21 @@
 //! The parts of a `tokenizer.json` around its model: what is not understood is an error by name, never left out.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::decode::{Decoder, Lead, Malformed};
-use crate::normalize::Normalize;
+use crate::normalize::{Normalize, SUPERFLUOUS_SPACES};
 use crate::split::{Behavior, Metaspace, PatternSource, Prepend, Split};
 use crate::{Error, Result};
+
+/// How many times longer a normalizer may make a text: SentencePiece's space has three bytes.
+const MOST_GROWTH: usize = 64;
+
+/// How many bytes a normalizer may put before a text.
+const MOST_PREFIX: usize = 64;
+
+/// How many steps a pre-tokenizer may have, and bytes all their patterns together. Those of Llama 4 have 2 and 312.
+const MOST_STEPS: usize = 32;
+const MOST_PATTERN: usize = 4096;
 
 /// A component: a map with a type.
 struct Component<'v> {
@@ -45,6 +55,10 @@ impl<'v> Component<'v> {
     /// The value of a field; `None` where it is missing or null.
     fn get(&self, field: &str) -> Option<&'v Value> {
         self.map.get(field).filter(|value| !value.is_null())
+    }
+
+    fn is(&self, field: &str, value: &Value) -> bool {
+        self.get(field) == Some(value)
     }
 
     fn flag(&self, field: &str, default: bool) -> Result<bool> {
@@ -111,20 +125,48 @@ impl<'v> Component<'v> {
 }
 
 /// A normalizer's steps.
+///
+/// Errors: steps that are not understood; such as would make texts longer without measure.
 pub(super) fn normalizer(value: &Value) -> Result<Vec<Normalize>> {
+    let steps = normalizer_steps(value)?;
+    let mut growth = 1usize;
+    for step in &steps {
+        match step {
+            Normalize::Replace(from, to) => growth = growth.saturating_mul(to.len().div_ceil(from.len()).max(1)),
+            Normalize::Prepend(prefix) if prefix.len() > MOST_PREFIX => {
+                let message = format!("Prepend's prepend has {} bytes; at most {MOST_PREFIX} would be right", prefix.len());
+                return Err(Error::invalid("normalizer", message));
+            }
+            Normalize::Prepend(_) | Normalize::CollapseSpaces => {}
+        }
+    }
+    if growth > MOST_GROWTH {
+        let message = format!("it could make a text {growth} times as long; at most {MOST_GROWTH} times would be right");
+        return Err(Error::invalid("normalizer", message));
+    }
+    Ok(steps)
+}
+
+fn normalizer_steps(value: &Value) -> Result<Vec<Normalize>> {
     let component = Component::new("normalizer", value)?;
     Ok(match component.kind {
         "Sequence" => {
             component.only(&["normalizers"])?;
-            flat("normalizer", component.list("normalizers")?, normalizer)?
+            flat("normalizer", component.list("normalizers")?, normalizer_steps)?
         }
         "Prepend" => {
             component.only(&["prepend"])?;
             vec![Normalize::Prepend(component.text("prepend")?.to_owned())]
         }
         "Replace" => {
-            let (from, to) = component.replacement()?;
-            vec![Normalize::Replace(from, to.to_owned())]
+            let collapses =
+                component.is("pattern", &json!({ "Regex": SUPERFLUOUS_SPACES })) && component.is("content", &json!(""));
+            vec![if collapses {
+                Normalize::CollapseSpaces
+            } else {
+                let (from, to) = component.replacement()?;
+                Normalize::Replace(from, to.to_owned())
+            }]
         }
         _ => return Err(component.refuse("Prepend, Replace and Sequence are")),
     })
@@ -150,12 +192,28 @@ pub(super) enum Cut {
 }
 
 /// A pre-tokenizer's steps.
+///
+/// Errors: steps that are not understood; patterns so many and long that compiling them could take all memory.
 pub(super) fn pre_tokenizer(value: &Value) -> Result<Vec<Cut>> {
+    let parts = value.get("pretokenizers").and_then(Value::as_array).map_or(std::slice::from_ref(value), Vec::as_slice);
+    let pattern = |part: &Value| part["pattern"]["Regex"].as_str().or(part["pattern"]["String"].as_str()).map_or(0, str::len);
+    let bytes: usize = parts.iter().map(pattern).sum();
+    if parts.len() > MOST_STEPS || bytes > MOST_PATTERN {
+        let message = format!(
+            "{} steps, whose patterns have {bytes} bytes; at most {MOST_STEPS} and {MOST_PATTERN} would be right",
+            parts.len()
+        );
+        return Err(Error::invalid("pre_tokenizer", message));
+    }
+    pre_tokenizer_steps(value)
+}
+
+fn pre_tokenizer_steps(value: &Value) -> Result<Vec<Cut>> {
     let component = Component::new("pre_tokenizer", value)?;
     Ok(match component.kind {
         "Sequence" => {
             component.only(&["pretokenizers"])?;
-            flat("pre_tokenizer", component.list("pretokenizers")?, pre_tokenizer)?
+            flat("pre_tokenizer", component.list("pretokenizers")?, pre_tokenizer_steps)?
         }
         "ByteLevel" => {
             // What offsets are given has no part in ids.
@@ -184,7 +242,9 @@ pub(super) fn pre_tokenizer(value: &Value) -> Result<Vec<Cut>> {
                 "MergedWithNext" => Behavior::MergedWithNext,
                 "Contiguous" => Behavior::Contiguous,
                 _ => {
-                    return Err(component.wrong("behavior", "Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous"));
+                    return Err(
+                        component.wrong("behavior", "Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous")
+                    );
                 }
             };
             vec![Cut::Split(Split::from_pattern(component.pattern()?, behavior, component.flag("invert", false)?)?)]
@@ -194,7 +254,7 @@ pub(super) fn pre_tokenizer(value: &Value) -> Result<Vec<Cut>> {
     })
 }
 
-/// A decoder. `byte_fallback`: whether the model has tokens for bytes.
+/// A decoder. `byte_level`: whether the pre-tokenizer is ByteLevel.
 pub(super) fn decoder(value: &Value, byte_level: bool) -> Result<Decoder> {
     let component = Component::new("decoder", value)?;
     let steps = match component.kind {
@@ -259,7 +319,7 @@ pub(super) fn decoder(value: &Value, byte_level: bool) -> Result<Decoder> {
     Ok(decoder)
 }
 
-/// What a post-processor puts before and behind a text: tokens' names.
+/// What a post-processor puts before and behind a text.
 pub(super) fn post_processor(value: &Value) -> Result<[Vec<u32>; 2]> {
     let component = Component::new("post_processor", value)?;
     match component.kind {

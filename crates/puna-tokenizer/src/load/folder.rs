@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::check_size;
+use super::{MOST_BYTES, check_size};
 use crate::{Error, Result, Tokenizer};
 
 /// In this order: `tokenizer.json` says more than the file that it was made from. Meta's folders hold `tokenizer.model`.
@@ -34,11 +34,12 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
     let io = |source| Error::Io { path: PathBuf::from(path), source };
-    let mut file = File::open(path).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     check_size("file", length).map_err(|source| Error::File { path: path.into(), source: source.into() })?;
     let mut bytes = Vec::with_capacity(length as usize);
-    file.read_to_end(&mut bytes).map_err(io)?;
+    // What is no plain file may have no length and no end.
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }
 

@@ -88,24 +88,25 @@ fn default_splits() -> Result<Vec<Split>> {
     Ok(vec![pattern(DEFAULT[0])?, Split::Gpt2, pattern(DEFAULT[1])?, pattern(DEFAULT_DIGITS)?])
 }
 
-/// What a GGUF calls this pre-tokenizer, if it is one that takes whole pieces or not as this tokenizer does.
-pub(crate) fn pre_tokenizer_name(splits: &[Split]) -> Option<&'static str> {
+/// What a GGUF calls this pre-tokenizer, and whether that name says that a piece that is a token is taken whole.
+pub(crate) fn pre_tokenizer_name(splits: &[Split]) -> Option<(&'static str, bool)> {
     let is = |split: &Split, pattern: &str| match split {
         Split::Pattern(split) => {
             split.source == PatternSource::Regex(pattern.into()) && split.behavior == Behavior::Isolated && !split.invert
         }
         _ => false,
     };
-    match splits {
-        [Split::Llama3] => Some("llama-bpe"),
-        [Split::Llama4] => Some("llama4"),
-        [Split::Digits, Split::Gpt2] => Some("smollm"),
-        [Split::Gpt2] => Some("gpt-2"),
+    let name = match splits {
+        [Split::Llama3] => "llama-bpe",
+        [Split::Llama4] => "llama4",
+        [Split::Digits, Split::Gpt2] => "smollm",
+        [Split::Gpt2] => "gpt-2",
         [first, Split::Gpt2, third, last] if is(first, DEFAULT[0]) && is(third, DEFAULT[1]) && is(last, DEFAULT_DIGITS) => {
-            Some("default")
+            "default"
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    PRE_TOKENIZERS.iter().find(|known| known.names[0] == name).map(|known| (name, known.whole))
 }
 
 impl Tokenizer {

@@ -35,6 +35,9 @@ impl Tokenizer {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         match bytes {
             [] => Err(Error::invalid("tokenizer", "the file is empty")),
+            _ if bytes.starts_with(b"version https://git-lfs.github.com/spec/") => {
+                Err(Error::invalid("tokenizer", "a pointer of Git LFS, not the file; git lfs pull would fetch it"))
+            }
             _ if looks_like_json(bytes) => Self::from_tokenizer_json(bytes),
             // Fields 1 to 3 of a protobuf message.
             [0x0a | 0x12 | 0x1a, ..] => Self::from_sentencepiece(bytes),
@@ -62,9 +65,9 @@ fn check_size(place: &str, bytes: u64) -> Result<()> {
     Err(Error::invalid(place, format!("{bytes} bytes are no tokenizer; at most {MOST_BYTES} would be right")))
 }
 
-/// The byte that a piece such as `<0x0A>` stands for.
+/// The byte that a piece such as `<0x0A>` stands for. Its digits are upper case: one piece for a byte.
 fn byte_of(piece: &str) -> Option<u8> {
     let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
-    let is_hex = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = digits.len() == 2 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
     is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }

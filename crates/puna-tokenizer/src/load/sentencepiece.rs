@@ -2,11 +2,14 @@
 //!
 //! Kudo and Richardson 2018, arXiv 1808.06226.
 
+use std::collections::{HashMap, HashSet};
+
 use puna_bytes::Reader;
 
 use super::{byte_of, check_size, joined_pairs};
 use crate::added::{Added, AddedTokens};
 use crate::decode::{Decoder, Lead, Malformed};
+use crate::merge::Merges;
 use crate::model::{Alphabet, Bpe, Characters, byte_tokens};
 use crate::normalize::Normalize;
 use crate::tokenizer::{Limits, Template};
@@ -107,7 +110,7 @@ impl Default for Settings {
 }
 
 impl Tokenizer {
-    /// Reads a SentencePiece model. Control pieces in text are found only where special tokens are parsed; each stretch of text
+    /// Reads a SentencePiece model. Control and unknown pieces in text are found only where special tokens are parsed; each stretch of text
     /// between them gets the space that the model puts before a text.
     ///
     /// Errors: bytes that are no such message, with their offset; a model that is not BPE, a normalizer other than identity,
@@ -265,19 +268,20 @@ impl Pieces {
         normalizer.push(Normalize::Replace(" ".into(), SPACE.into()));
         let mut vocabulary = Vocabulary::with_capacity(self.kinds.len(), self.text.len());
         let mut added = Vec::new();
+        let mut seen = HashSet::with_capacity(self.kinds.len());
         let mut start = 0;
         for (&end, &kind) in self.ends.iter().zip(&self.kinds) {
             let piece = &self.text[start..end as usize];
             start = end as usize;
+            if kind != Kind::Unused && !seen.insert(piece) {
+                return Err(Error::invalid(place, format!("the piece {piece:?} is there twice")));
+            }
             let id = match (kind, byte_of(piece)) {
                 (Kind::Byte, Some(byte)) => vocabulary.push(&[byte], kind),
                 _ => vocabulary.push(piece.as_bytes(), kind),
             };
             match kind {
-                Kind::Normal if vocabulary.id(piece.as_bytes()) != Some(id) => {
-                    return Err(Error::invalid(place, format!("the piece {piece:?} is there twice")));
-                }
-                Kind::Control => added.push(Added::special(piece, id)),
+                Kind::Control | Kind::Unknown => added.push(Added::special(piece, id)),
                 Kind::UserDefined => added.push(Added { special: false, normalized: true, ..Added::special(piece, id) }),
                 _ => {}
             }
@@ -319,7 +323,7 @@ impl Pieces {
 
 /// SentencePiece's merges: of neighbors that together are a piece, those of the highest score first; and the characters that are
 /// no piece themselves but part of one.
-fn merges_by_score(vocabulary: &Vocabulary, scores: &[f32], place: &str) -> Result<(crate::merge::Merges, Vec<char>)> {
+fn merges_by_score(vocabulary: &Vocabulary, scores: &[f32], place: &str) -> Result<(Merges, Vec<char>)> {
     let mut pieces: Vec<u32> = vocabulary.ids().filter(|id| vocabulary.kind(*id) == Kind::Normal).collect();
     let score = |id: u32| scores[id as usize];
     pieces.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
@@ -334,7 +338,7 @@ fn merges_by_score(vocabulary: &Vocabulary, scores: &[f32], place: &str) -> Resu
         ranked.push((id, rank));
     }
     let mut parts = Vec::new();
-    let mut part_ids = std::collections::HashMap::new();
+    let mut part_ids = HashMap::new();
     for &(id, _) in &ranked {
         for c in std::str::from_utf8(vocabulary.bytes(id)).expect("pieces are text").chars() {
             if vocabulary.id(c.encode_utf8(&mut [0; 4]).as_bytes()).is_none() && !part_ids.contains_key(&c) {

@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// How many steps of backtracking a pattern from elsewhere may take on one text before that is an error.
 const BACKTRACK_LIMIT: usize = 1_000_000;
 
+/// What memory each part of a pattern from elsewhere may take that needs no backtracking; a pattern may have many.
+const DELEGATE_BYTES: usize = 1 << 18;
+
 /// One way to cut text.
 pub(crate) enum Split {
     /// GPT-2's pattern, [`GPT2`].
@@ -118,8 +121,8 @@ impl Split {
         };
         let regex = fancy_regex::RegexBuilder::new(&pattern)
             .backtrack_limit(BACKTRACK_LIMIT)
-            .delegate_size_limit(1 << 22)
-            .delegate_dfa_size_limit(1 << 22)
+            .delegate_size_limit(DELEGATE_BYTES)
+            .delegate_dfa_size_limit(DELEGATE_BYTES)
             .build();
         let regex = regex.map_err(|e| Error::Pattern { pattern, message: e.to_string() })?;
         Ok(Self::Pattern(Pattern { regex, source, behavior, invert }))

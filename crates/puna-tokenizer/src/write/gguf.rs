@@ -38,9 +38,17 @@ impl Tokenizer {
             ..GgufTokenizer::default()
         };
         if self.is_byte_level() {
-            let name = pre_tokenizer_name(&self.splits).ok_or_else(|| {
-                Error::unsupported("tokenizer.ggml.pre", "this pre-tokenizer", "Llama 3's, Llama 4's, SmolLM's and GPT-2's are")
+            let refuse = |what: &str, known: &str| Error::unsupported("tokenizer.ggml.pre", what, known);
+            let (name, whole) = pre_tokenizer_name(&self.splits).ok_or_else(|| {
+                refuse("this pre-tokenizer", "Llama 3's, Llama 4's, SmolLM's, GPT-2's and llama.cpp's default are")
             })?;
+            // Where merging makes each token of its own bytes, it is all one.
+            if whole != self.model.takes_whole()
+                && !self.vocabulary.ids().all(|id| self.model.merges_to_itself(id, &self.vocabulary))
+            {
+                let what = format!("{name} with ignore_merges {}", !whole);
+                return Err(refuse(&what, &format!("{whole} goes with it, or tokens that merging makes of their bytes")));
+            }
             gguf.model = "gpt2".into();
             gguf.pre = Some(name.into());
             gguf.merges = self.merge_names(&names).into_iter().map(|(left, right)| format!("{left} {right}").into()).collect();
@@ -74,31 +82,37 @@ impl Tokenizer {
         }
     }
 
-    /// Scores by which SentencePiece merges as the list of merges says: all ways to make a token stand together in the list, and
-    /// the token has the place of the first.
+    /// Scores by which SentencePiece merges as the list of merges says: the ways to make a token stand together in the list, and
+    /// the token has their place. Runs of one character (Llama's of spaces) are mixed there, and have one place together: the
+    /// leftmost goes first, as in the SentencePiece models that such lists were made from.
     fn scores_of_merges(&self) -> Result<Vec<f32>> {
-        let mut scores = vec![f32::NEG_INFINITY; self.vocabulary.len()];
-        let (mut place, mut before) = (0u32, None);
-        for (_, _, _, merged) in self.model.merges.sorted() {
-            if before == Some(merged) {
-                continue;
-            }
-            before = Some(merged);
-            let score = &mut scores[merged as usize];
-            if *score != f32::NEG_INFINITY {
-                let token = self.token(merged).unwrap_or_default();
-                let what = format!("{token:?}, which merges make at two places of their list");
-                return Err(Error::unsupported("tokenizer.ggml.scores", what, "one place for each token is"));
-            }
-            // 24 bits are exact: more tokens than any vocabulary has.
-            *score = -(place as f32);
-            place += 1;
-        }
-        let lowest = -(place as f32);
-        scores.iter_mut().filter(|score| **score == f32::NEG_INFINITY).for_each(|score| *score = lowest);
         if self.decoder.lead == Lead::FirstToken {
             return Err(Error::unsupported("tokenizer.ggml", "a Metaspace decoder", "Replace, ByteFallback, Fuse and Strip are"));
         }
-        Ok(scores)
+        let mut places: Vec<Vec<u32>> = Vec::new();
+        let mut place_of = vec![None; self.vocabulary.len()];
+        for (_, _, _, merged) in self.model.merges.sorted() {
+            let first = place_of[merged as usize].unwrap_or(places.len());
+            if first == places.len() {
+                places.push(vec![merged]);
+            }
+            // What stands between the ways to make this token has its place.
+            for place in places.split_off(first + 1) {
+                places[first].extend(place);
+            }
+            places[first].iter().for_each(|token| place_of[*token as usize] = Some(first));
+        }
+        if let Some(token) = places.iter().filter(|tokens| tokens.len() > 1).flatten().find(|token| !self.is_run(**token)) {
+            let what = format!("{:?}, which merges make at several places of their list", self.token(*token).unwrap_or_default());
+            return Err(Error::unsupported("tokenizer.ggml.scores", what, "one place for each token is"));
+        }
+        // 24 bits are exact: more tokens than any vocabulary has. What no merge makes is behind all that they make.
+        Ok(place_of.into_iter().map(|place| -(place.unwrap_or(places.len()) as f32)).collect())
+    }
+
+    /// Whether a token is one character over and over.
+    fn is_run(&self, token: u32) -> bool {
+        let text = self.token(token).unwrap_or_default();
+        text.chars().all(|c| text.starts_with(c))
     }
 }

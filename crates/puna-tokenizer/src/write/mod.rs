@@ -3,6 +3,8 @@
 mod gguf;
 mod tokenizer_json;
 
+use std::cmp::Reverse;
+
 use crate::Tokenizer;
 use crate::byte_level;
 use crate::model::Alphabet;
@@ -24,11 +26,16 @@ impl Tokenizer {
         self.vocabulary.ids().map(name).collect()
     }
 
-    /// The merges by name, first to last; ways to write one token, which have one rank, by the ids of their halves. Characters
-    /// that are part of tokens only have no name, so that their merges are left out.
+    /// The merges by name, first to last. Ways to make tokens of equal rank stand in the order in which Hugging Face's converters
+    /// put them: for SentencePiece those of the longest halves first, for tiktoken by the ids of the halves. Characters that are
+    /// part of tokens only have no name, so that their merges are left out.
     fn merge_names<'n>(&self, names: &'n [String]) -> Vec<(&'n str, &'n str)> {
         let name = |id: u32| names.get(id as usize).map(String::as_str);
-        let sorted = self.model.merges.sorted().into_iter();
-        sorted.filter_map(|(_, left, right, _)| Some((name(left)?, name(right)?))).collect()
+        let mut sorted = self.model.merges.sorted();
+        if !self.scores.is_empty() {
+            let length = |id: u32| Reverse(name(id).map_or(0, |name| name.chars().count()));
+            sorted.sort_by_key(|(rank, left, right, _)| (*rank, length(*left), length(*right)));
+        }
+        sorted.into_iter().filter_map(|(_, left, right, _)| Some((name(left)?, name(right)?))).collect()
     }
 }

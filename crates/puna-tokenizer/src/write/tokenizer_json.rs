@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 use crate::added::Added;
 use crate::decode::{Lead, Malformed};
 use crate::model::Alphabet;
-use crate::normalize::Normalize;
+use crate::normalize::{Normalize, SUPERFLUOUS_SPACES};
 use crate::split::{Behavior, GPT2, LLAMA3, LLAMA4, PatternSource, Prepend, Split};
 use crate::vocabulary::Kind;
 use crate::{Error, Result, Tokenizer};
@@ -31,7 +31,8 @@ impl Tokenizer {
         let end = self.vocabulary.ids().rev().find(merged).map_or(0, |id| id + 1);
         let mut vocabulary = Map::with_capacity(end as usize);
         for id in (0..end).filter(|id| !matches!(self.vocabulary.kind(*id), Kind::Gap)) {
-            vocabulary.insert(names[id as usize].clone(), id.into());
+            // Unused pieces may be written alike.
+            vocabulary.entry(names[id as usize].clone()).or_insert_with(|| id.into());
         }
         let merges: Vec<Value> = self.merge_names(&names).into_iter().map(|(left, right)| json!([left, right])).collect();
         Ok(json!({
@@ -60,10 +61,6 @@ impl Tokenizer {
 
     fn added_json(&self) -> Vec<Value> {
         let mut added: Vec<Added> = self.added.list.clone();
-        // SentencePiece finds no unknown token in text, but Hugging Face's classes want to know it as special.
-        if let Some(id) = self.model.unk.filter(|id| self.vocabulary.kind(*id) == Kind::Unknown) {
-            added.push(Added::special(self.token(id).unwrap_or_default(), id));
-        }
         added.sort_by_key(|added| added.id);
         let one = |added: &Added| {
             json!({
@@ -81,14 +78,13 @@ impl Tokenizer {
 
     fn normalizer_json(&self) -> Value {
         let one = |step: &Normalize| match step {
-            Normalize::Prepend(prefix) => vec![json!({ "type": "Prepend", "prepend": prefix })],
-            Normalize::Replace(from, to) => vec![json!({ "type": "Replace", "pattern": { "String": from }, "content": to })],
-            Normalize::CollapseSpaces => vec![
-                json!({ "type": "Replace", "pattern": { "Regex": "^ +| +$" }, "content": "" }),
-                json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " }),
-            ],
+            Normalize::Prepend(prefix) => json!({ "type": "Prepend", "prepend": prefix }),
+            Normalize::Replace(from, to) => json!({ "type": "Replace", "pattern": { "String": from }, "content": to }),
+            Normalize::CollapseSpaces => {
+                json!({ "type": "Replace", "pattern": { "Regex": SUPERFLUOUS_SPACES }, "content": "" })
+            }
         };
-        let steps: Vec<Value> = self.normalizer.iter().flat_map(one).collect();
+        let steps: Vec<Value> = self.normalizer.iter().map(one).collect();
         if steps.is_empty() { Value::Null } else { json!({ "type": "Sequence", "normalizers": steps }) }
     }
 
