@@ -30,19 +30,19 @@ struct Arguments {
     #[arg(long, default_value_t = 512)]
     max_tokens: usize,
     /// 0 always takes the most probable token.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// How many of the most probable tokens may be drawn; 0: all.
     #[arg(long, default_value_t = 0)]
     top_k: u32,
     /// What probability the tokens that may be drawn have together.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// What share of the largest probability a token needs.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// The divisor for tokens already there; 1: off.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// What a token loses each time it was written.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -112,8 +112,9 @@ fn run(arguments: Arguments) -> shared::Result<()> {
                     "what shall be written? give a prompt, or --chat \"a question\", or --chat alone for a conversation".into()
                 );
             };
+            let generation = model.generate(prompt, &options)?;
             print!("{prompt}");
-            stream(model.generate(prompt, &options)?, arguments.log_probabilities)
+            stream(generation, arguments.log_probabilities)
         }
     }
 }

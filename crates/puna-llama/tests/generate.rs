@@ -23,7 +23,8 @@ fn prompt(seed: u32, length: usize) -> Vec<u32> {
 }
 
 fn sampled(seed: u64, max_tokens: usize) -> Options {
-    let sampling = SamplingParameters { temperature: 4.0, top_k: 50, top_p: 0.98, repetition: 1.1, frequency: 0.1, ..Default::default() };
+    let sampling =
+        SamplingParameters { temperature: 4.0, top_k: 50, top_p: 0.98, repetition: 1.1, frequency: 0.1, ..Default::default() };
     Options { max_tokens: Some(max_tokens), sampling, seed, ignore_end: true, ..Options::default() }
 }
 
@@ -45,7 +46,8 @@ fn run(engine: &Engine, requests: &[(Vec<u32>, Options)]) -> Vec<Vec<(u32, u32)>
 #[test]
 fn neighbors_chunks_and_threads_change_no_bit() {
     let requests: Vec<_> = (0..44).map(|i| (prompt(i, 1 + i as usize * 5 % 97), sampled(i.into(), 4 + i as usize % 5))).collect();
-    let alone: Vec<_> = requests[..7].iter().map(|request| run(&engine(4096, 256, 1), std::slice::from_ref(request)).remove(0)).collect();
+    let alone: Vec<_> =
+        requests[..7].iter().map(|request| run(&engine(4096, 256, 1), std::slice::from_ref(request)).remove(0)).collect();
     for (count, chunk, threads) in [(2, 7, 1), (7, 64, 2), (44, 33, 3)] {
         let together = run(&engine(16384, chunk, threads), &requests[..count]);
         let compared = count.min(alone.len());
@@ -134,7 +136,11 @@ fn biases_and_log_probabilities_are_told() {
     let last = &logits[logits.len() - 320..];
     let sum: f64 = last.iter().map(|x| f64::from(*x).exp()).sum();
     let expected = f64::from(last[123]) - sum.ln();
-    assert!((f64::from(drawn.log_probability) - expected).abs() < 1e-4, "{} for {expected}: without the bias", drawn.log_probability);
+    assert!(
+        (f64::from(drawn.log_probability) - expected).abs() < 1e-4,
+        "{} for {expected}: without the bias",
+        drawn.log_probability
+    );
 }
 
 #[test]
