@@ -97,7 +97,8 @@ fn run(arguments: Arguments) -> shared::Result<()> {
         writeln!(text, "{} ({:.1} MB)", path.display(), std::fs::metadata(path)?.len() as f64 / 1e6)?;
     }
     for (dtype, count, bytes) in &written.dtypes {
-        writeln!(text, "  {count} tensors {dtype}, {:.1} MB", *bytes as f64 / 1e6)?;
+        let tensors = if *count == 1 { "tensor" } else { "tensors" };
+        writeln!(text, "  {count} {tensors} {dtype}, {:.1} MB", *bytes as f64 / 1e6)?;
     }
     for note in &written.notes {
         writeln!(text, "note: {note}")?;

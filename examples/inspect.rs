@@ -128,7 +128,8 @@ fn sizes(out: &mut StdoutLock<'_>, checkpoint: &Checkpoint) -> std::io::Result<(
     let total = dtypes.values().map(|(_, bytes)| bytes).sum();
     row(out, "bytes", format_args!("{total} ({})", megabytes(total)))?;
     for (dtype, (count, bytes)) in &dtypes {
-        row(out, "", format_args!("{dtype}: {count} tensors, {}", megabytes(*bytes)))?;
+        let tensors = if *count == 1 { "tensor" } else { "tensors" };
+        row(out, "", format_args!("{dtype}: {count} {tensors}, {}", megabytes(*bytes)))?;
     }
     Ok(())
 }

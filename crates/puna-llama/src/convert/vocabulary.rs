@@ -118,8 +118,12 @@ impl Ends {
 /// The tokens that end a text where the checkpoint names none: the tokenizer's own, and those that end a turn or a message.
 pub(super) fn end_tokens(tokenizer: &Tokenizer) -> Vec<u32> {
     let known = TURN_ENDS.iter().chain(&MESSAGE_ENDS).filter_map(|name| tokenizer.id(name));
-    let mut ids: Vec<u32> = tokenizer.eos().into_iter().chain(known).collect();
-    ids.dedup();
+    let mut ids: Vec<u32> = tokenizer.eos().into_iter().collect();
+    for id in known {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
     ids
 }
 

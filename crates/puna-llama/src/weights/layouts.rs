@@ -392,7 +392,12 @@ fn open_gguf(path: &Path) -> Result<Checkpoint> {
     let config = Config::from_gguf(first, &tensors)?;
     let generation =
         GenerationConfig { bos: config.bos, eos: config.eos.clone(), pad: config.pad, ..GenerationConfig::default() };
-    let tokenizer = if first.get("tokenizer.ggml.model").is_some() { TokenizerSource::Gguf } else { TokenizerSource::Missing };
+    // Files of token ids alone say so in place of a tokenizer.
+    let tokenizer = match first.string("tokenizer.ggml.model") {
+        Some("none" | "no_vocab") => TokenizerSource::Missing,
+        _ if first.get("tokenizer.ggml.model").is_some() => TokenizerSource::Gguf,
+        _ => TokenizerSource::Missing,
+    };
     let chat_template = first.string("tokenizer.chat_template").map(str::to_owned);
     let (path, format) = (path.to_owned(), Format::Gguf);
     finish(Checkpoint { path, format, config, tensors, index: HashMap::new(), generation, chat_template, tokenizer, gguf })
