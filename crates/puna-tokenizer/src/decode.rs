@@ -23,6 +23,8 @@ pub(crate) enum Lead {
     Keep,
     /// One space at the beginning of the first piece goes: SentencePiece.
     FirstPiece,
+    /// One space at the beginning of each piece goes until there is text: SentencePiece with `remove_extra_whitespaces`.
+    Pieces,
     /// Up to so many spaces at the beginning of the text go: Hugging Face's `Strip`.
     Spaces(usize),
     /// All spaces in the first token go: Hugging Face's `Metaspace`.
@@ -118,7 +120,7 @@ impl Tokenizer {
         if let Some((mut token, space)) = token {
             let mut utf8 = [0; 4];
             let space = space.encode_utf8(&mut utf8).as_bytes();
-            if leading.first && self.decoder.lead == Lead::FirstPiece {
+            if leading.first && matches!(self.decoder.lead, Lead::FirstPiece | Lead::Pieces) {
                 token = token.strip_prefix(space).unwrap_or(token);
             }
             let drops = leading.first && self.decoder.lead == Lead::FirstToken;
@@ -135,7 +137,7 @@ impl Tokenizer {
                 }
             }
         }
-        leading.first = false;
+        leading.first &= self.decoder.lead == Lead::Pieces && bytes.len() == start;
         if leading.spaces > 0 && bytes.len() > start {
             let spaces = bytes[start..].iter().take(leading.spaces).take_while(|byte| **byte == b' ').count();
             bytes.drain(start..start + spaces);

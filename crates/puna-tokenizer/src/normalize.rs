@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// [`Normalize::CollapseSpaces`] as a regular expression of what is taken out.
-pub(crate) const SUPERFLUOUS_SPACES: &str = r"\A +| +\z| +(?= )";
+pub(crate) const SUPERFLUOUS_SPACES: &str = r"\A +|[ \x{2581}]+\z| +(?= )";
 
 /// One step of normalization.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub(crate) enum Normalize {
     Prepend(String),
     /// Each occurrence of the first, from left to right, becomes the second.
     Replace(String, String),
-    /// Spaces at both ends go, and of several side by side one stays: SentencePiece's `remove_extra_whitespaces`.
+    /// Spaces at both ends go, at the end those that are visible already too, and of several side by side one stays:
+    /// SentencePiece's `remove_extra_whitespaces`.
     CollapseSpaces,
 }
 
@@ -25,7 +26,7 @@ pub(crate) fn normalize(steps: &[Normalize], text: &str) -> String {
             Normalize::Prepend(prefix) => [prefix.as_str(), &text].concat().into(),
             Normalize::Replace(from, to) => text.replace(from, to).into(),
             Normalize::CollapseSpaces => {
-                let mut words = text.split(' ').filter(|word| !word.is_empty());
+                let mut words = text.trim_end_matches([' ', '\u{2581}']).split(' ').filter(|word| !word.is_empty());
                 let mut collapsed = String::with_capacity(text.len());
                 collapsed.push_str(words.next().unwrap_or_default());
                 for word in words {
@@ -50,5 +51,13 @@ mod tests {
         assert_eq!(normalize(&llama2, ""), "");
         assert_eq!(normalize(&[Normalize::CollapseSpaces, Normalize::Prepend("_".into())], "  a  b c "), "_a b c");
         assert_eq!(normalize(&[Normalize::CollapseSpaces, Normalize::Prepend("_".into())], "   "), "");
+    }
+
+    #[test]
+    fn superfluous_spaces_are_what_collapsing_takes_out() {
+        let regex = fancy_regex::Regex::new(SUPERFLUOUS_SPACES).unwrap();
+        for text in ["", " ", "   ", "a", " a", "a ", "a  b", "  a b   c  ", "a \n  b\n ", " ▁  ▁ ", "▁", "a ▁b▁"] {
+            assert_eq!(regex.replace_all(text, ""), normalize(&[Normalize::CollapseSpaces], text), "{text:?}");
+        }
     }
 }

@@ -219,8 +219,8 @@ fn build(pieces: Pieces, settings: Settings) -> Result<Tokenizer> {
         normalizer.push(Normalize::Prepend(SPACE.into()));
     }
     let mut tokenizer = pieces.build(normalizer, settings.unknown_surface, ids, settings.byte_fallback, PLACE)?;
-    if !settings.add_dummy_prefix && settings.remove_extra_whitespaces {
-        tokenizer.decoder.lead = Lead::FirstPiece;
+    if settings.remove_extra_whitespaces {
+        tokenizer.decoder.lead = Lead::Pieces;
     }
     Ok(tokenizer)
 }

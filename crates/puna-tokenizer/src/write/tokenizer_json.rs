@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 use crate::added::Added;
 use crate::decode::{Lead, Malformed};
 use crate::model::Alphabet;
-use crate::normalize::{Normalize, SUPERFLUOUS_SPACES};
+use crate::normalize::{Normalize, SUPERFLUOUS_SPACES, normalize};
 use crate::split::{Behavior, GPT2, LLAMA3, LLAMA4, PatternSource, Prepend, Split};
 use crate::vocabulary::Kind;
 use crate::{Error, Result, Tokenizer};
@@ -14,7 +14,8 @@ impl Tokenizer {
     /// What that format cannot say is said as Hugging Face's own converters say it: ways to make one token that are of equal
     /// rank here are ranked one behind another there, and long texts are not cut as Meta's code does.
     ///
-    /// Errors: a SentencePiece model that has pieces with characters that are no pieces themselves.
+    /// Errors: a SentencePiece model that has pieces with characters that are no pieces themselves, or user-defined pieces that
+    /// are found behind the space in front of a text.
     pub fn to_tokenizer_json(&self) -> Result<Value> {
         let names = self.names();
         let (mut byte_fallback, mut parts) = (false, false);
@@ -25,6 +26,12 @@ impl Tokenizer {
         if parts {
             let what = "a model whose pieces have characters that are no pieces";
             return Err(Error::unsupported("tokenizer.json", what, "those of models that SentencePiece trained are"));
+        }
+        // There, what is found in normalized text is normalized itself, and gets a space in front too.
+        let moved = |added: &&Added| added.normalized && normalize(&self.normalizer, &added.text) != added.text;
+        if let Some(added) = self.added.list.iter().filter(|_| !self.scores.is_empty()).find(moved) {
+            let what = format!("the user-defined piece {:?} beside a space in front of texts", added.text);
+            return Err(Error::unsupported("tokenizer.json", what, "either alone is; a GGUF says both"));
         }
         // Tokens behind the last that merging makes are added by their own list alone.
         let merged = |id: &u32| !matches!(self.vocabulary.kind(*id), Kind::Gap | Kind::Control | Kind::UserDefined);
@@ -193,7 +200,7 @@ impl Tokenizer {
         }
         steps.push(json!({ "type": "Fuse" }));
         let spaces = match decoder.lead {
-            Lead::FirstPiece => 1,
+            Lead::FirstPiece | Lead::Pieces => 1,
             Lead::Spaces(spaces) => spaces,
             Lead::Keep | Lead::FirstToken => 0,
         };
