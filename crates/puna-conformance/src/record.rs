@@ -71,12 +71,12 @@ fn nothing_is_recorded_without_need(device: &Device) {
 fn derivatives_find_what_they_read(device: &Device) {
     let (x, w) = (leaf(device, &[3, 5], 205), leaf(device, &[4, 5], 206));
     let bias = leaf(device, &[4], 207);
-    let projection = puna_tensor::op::Projection { weight: &w, bias: Some(&bias), adapter: None };
+    let projection = puna_tensor::op::Projection { bias: Some(&bias), ..(&w).into() };
     let y = x.linear(projection, Activations::Exact).expect("linear");
     let (node, _) = y.source().expect("a node");
-    assert!(matches!(node.op(), Op::Linear(Linear { parts: Parts { bias: true, adapter: None }, .. })));
-    crate::check::same_bits("the kept input", node.input(0).expect("x is kept"), &x);
-    crate::check::same_bits("the kept weight", node.input(1).expect("the weight is kept"), &w);
+    assert!(matches!(node.op(), Op::Linear(Linear { parts: Parts { bias: true, adapter: None, factor: false }, .. })));
+    crate::check::same_bits("the kept input", &node.input(0).expect("x is kept"), &x);
+    crate::check::same_bits("the kept weight", &node.input(1).expect("the weight is kept"), &w);
     let error = node.input(2).expect_err("a bias is not read");
     assert_eq!(error.kind(), Kind::Argument, "{error}");
     assert!(node.output(0).is_err(), "a linear's result is not read");

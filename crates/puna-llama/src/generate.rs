@@ -300,7 +300,7 @@ impl<'m> Batch<'m> {
         };
         let (starts, positions) = (indices(&starts, device)?, indices(&positions, device)?);
         let (pairs, activations) = (self.llama.config.rope_pairs, self.llama.activations);
-        Ok(Step { positions, cos, sin, pairs, starts, past, activations })
+        Ok(Step { positions, cos, sin, pairs, starts, past, activations, around: None })
     }
 
     /// One table for all sequences, and each token's row in it. Sequences with frequencies of their own bring tables of their own,
@@ -445,15 +445,8 @@ impl Llama {
         if tokens.is_empty() {
             return Err(Error::argument("tokens", "there are none; a sequence has one at least"));
         }
-        if let Some(limit) = self.config.context_limit().filter(|limit| tokens.len() > *limit) {
-            return Err(Error::context_full(tokens.len(), limit));
-        }
         let table = RotaryTable::base(&self.config).for_prompt(&self.config, tokens.len());
-        let (cos, sin) = table.rows(tokens.len(), &device)?;
-        let positions = Tensor::arange(tokens.len(), &device)?;
-        let starts = indices(&[0, tokens.len() as u32], &device)?;
-        let (pairs, activations) = (self.config.rope_pairs, self.activations);
-        let step = Step { positions, cos, sin, pairs, starts, past: Past::None, activations };
-        self.logits(&self.forward(&indices(tokens, &device)?, &step)?)
+        let step = Step::packed(self, &table, &[0, tokens.len() as u32])?;
+        Ok(self.logits(&self.forward(&indices(tokens, &device)?, &step)?)?)
     }
 }

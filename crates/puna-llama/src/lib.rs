@@ -43,6 +43,6 @@ pub use model::Llama;
 pub use module::Module;
 pub use puna_tensor::op::SamplingParameters;
 pub use rotary::RotaryTable;
-pub use step::{Past, Step};
+pub use step::{Around, LayerFn, Past, Step};
 pub use text::{Completion, Conversation, Generation, Model, Piece, Timings};
 pub use weights::Checkpoint;

@@ -6,12 +6,11 @@
 //! Touvron and others 2023, arXiv 2302.13971 and 2307.09288; Grattafiori and others 2024, arXiv 2407.21783.
 
 use puna_tensor::op::{Activations, Attention, LowRank, Mask, PagedAttention, PagedInputs, Projection, RopeAndCacheInputs};
-use puna_tensor::{DType, Tensor};
+use puna_tensor::{DType, Result, Tensor};
 
 use crate::config::Config;
-use crate::error::Result;
 use crate::module::{Module, module};
-use crate::step::{Past, Step};
+use crate::step::{LayerFn, Past, Step};
 
 /// A causal language model of the Llama family.
 #[derive(Debug, Clone)]
@@ -134,12 +133,25 @@ impl Llama {
         self.model.forward(ids, step, self.dtype)
     }
 
+    /// The cross entropy of what hidden states predict, its sum and the count of the labels that count; `labels`: `[tokens]` u32, of
+    /// `u32::MAX` where none counts. The logits are never held.
+    ///
+    /// Errors: labels that are not as many as hidden states.
+    pub fn loss(&self, hidden: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)> {
+        match &self.lm_head {
+            None => hidden.linear_cross_entropy(&self.model.embed_tokens.weight, labels),
+            Some(Linear { weight, bias: None, lora: None }) => hidden.linear_cross_entropy(weight, labels),
+            // A head that holds more than a weight forms them.
+            Some(_) => self.logits(hidden)?.cross_entropy(labels),
+        }
+    }
+
     /// Logits `[rows, vocab_size]` of hidden states, in f32 (f64 for f64).
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let hidden = hidden.cast(hidden.dtype().accumulator())?;
         match &self.lm_head {
-            Some(head) => Ok(hidden.linear(head.projection(), self.activations)?),
-            None => Ok(hidden.linear(&self.model.embed_tokens.weight, self.activations)?),
+            Some(head) => hidden.linear(head.projection(), self.activations),
+            None => hidden.linear(&self.model.embed_tokens.weight, self.activations),
         }
     }
 }
@@ -153,7 +165,10 @@ impl Decoder {
         let first = norms.next().expect("there is the last norm at least");
         let mut x = stream.rms_norm(&first.weight, first.eps)?;
         for (i, (layer, next)) in self.layers.iter().zip(norms).enumerate() {
-            (stream, x) = layer.forward(&stream, &x, step, i, next)?;
+            [stream, x] = match &step.around {
+                None => layer.forward(&stream, &x, step, i, next)?,
+                Some(around) => around.run(layer.function(step, i, next), [&stream, &x])?,
+            };
         }
         Ok(x)
     }
@@ -161,9 +176,16 @@ impl Decoder {
 
 impl DecoderLayer {
     /// `stream`: the residual stream; `x`: its normed copy; both `[tokens, hidden_size]`. `next`: the norm that follows this layer.
-    fn forward(&self, stream: &Tensor, x: &Tensor, step: &Step, layer: usize, next: &RmsNorm) -> Result<(Tensor, Tensor)> {
+    fn forward(&self, stream: &Tensor, x: &Tensor, step: &Step, layer: usize, next: &RmsNorm) -> Result<[Tensor; 2]> {
         let (stream, x) = self.post_attention_layernorm.add(stream, &self.self_attn.forward(x, step, layer)?)?;
-        next.add(&stream, &self.mlp.forward(&x, step)?)
+        let (stream, x) = next.add(&stream, &self.mlp.forward(&x, step)?)?;
+        Ok([stream, x])
+    }
+
+    /// [`forward`](Self::forward) as a function of its own, to be run again.
+    fn function(&self, step: &Step, layer: usize, next: &RmsNorm) -> LayerFn {
+        let (this, step, next) = (self.clone(), step.clone(), next.clone());
+        Box::new(move |x| this.forward(&x[0], &x[1], &step, layer, &next).map(Vec::from_iter))
     }
 }
 
@@ -190,28 +212,28 @@ impl SelfAttention {
             }
         };
         let y = y.reshape([y.dim(0), y.dim(1) * y.dim(2)])?;
-        Ok(y.linear(self.o_proj.projection(), step.activations)?)
+        y.linear(self.o_proj.projection(), step.activations)
     }
 }
 
 impl Mlp {
     fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor> {
         let projections = [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::projection);
-        Ok(x.gated_mlp(projections, step.activations)?)
+        x.gated_mlp(projections, step.activations)
     }
 }
 
 impl RmsNorm {
     /// The stream with `x` added, and its normed copy.
     fn add(&self, stream: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        Ok(stream.add_rms_norm(x, &self.weight, self.eps)?)
+        stream.add_rms_norm(x, &self.weight, self.eps)
     }
 }
 
 impl Linear {
     /// What the product with it takes.
     pub fn projection(&self) -> Projection<'_> {
-        let adapter = self.lora.as_ref().map(|lora| LowRank { a: &lora.lora_a, b: &lora.lora_b, scale: lora.scale });
-        Projection { weight: &self.weight, bias: self.bias.as_ref(), adapter }
+        let adapter = self.lora.as_ref().map(|lora| LowRank { a: &lora.lora_a, b: &lora.lora_b, scale: lora.scale, dropout: None });
+        Projection { weight: &self.weight, bias: self.bias.as_ref(), adapter, factor: None }
     }
 }

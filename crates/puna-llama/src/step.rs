@@ -1,9 +1,14 @@
 //! What one forward step computes: which tokens of which sequences, at which positions, on top of what.
 
+use std::fmt;
+use std::sync::Arc;
+
 use puna_tensor::op::{Activations, RopePairs};
 use puna_tensor::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::Llama;
+use crate::rotary::RotaryTable;
 
 /// One forward step: several tokens of several sequences, packed one behind the other. All of it lies on the device, so that a
 /// recorded step can serve the next one.
@@ -23,6 +28,41 @@ pub struct Step {
     pub past: Past,
     /// How activations are read beside quantised weights.
     pub activations: Activations,
+    /// What runs each layer, where it does not simply run: training computes layers again to save memory.
+    pub around: Option<Around>,
+}
+
+/// A layer as a function: the residual stream and its normed copy to what they become.
+pub type LayerFn = Box<dyn Fn(&[Tensor]) -> puna_tensor::Result<Vec<Tensor>> + Send + Sync>;
+
+/// Runs a layer, in whatever way it likes, with the results that the layer gives.
+#[derive(Clone)]
+pub struct Around(Arc<AroundFn>);
+
+type AroundFn = dyn Fn(LayerFn, &[&Tensor]) -> puna_tensor::Result<Vec<Tensor>> + Send + Sync;
+
+impl Around {
+    /// Calls `run` with each layer and its arguments.
+    pub fn new(
+        run: impl Fn(LayerFn, &[&Tensor]) -> puna_tensor::Result<Vec<Tensor>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(run))
+    }
+
+    pub(crate) fn run(&self, layer: LayerFn, inputs: [&Tensor; 2]) -> puna_tensor::Result<[Tensor; 2]> {
+        let results = (self.0)(layer, &inputs)?;
+        let count = results.len();
+        results.try_into().map_err(|_| {
+            let message = format!("what runs the layers gave {count} results; a layer gives the stream and its norm");
+            puna_tensor::Error::new(puna_tensor::Kind::Argument, "layer", message)
+        })
+    }
+}
+
+impl fmt::Debug for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Around")
+    }
 }
 
 /// What the sequences of a step have behind them.
@@ -41,6 +81,38 @@ pub enum Past {
         /// `[tokens]` u32: where each token's key and value go, `page * page_size + place`.
         slots: Tensor,
     },
+}
+
+impl Step {
+    /// A step over whole sequences, packed one behind the other, with nothing behind them: what training uses. `starts`: where
+    /// each sequence begins, ascending from 0, and behind them the end; each sequence's positions count from 0.
+    ///
+    /// `table` grows as positions ask for it: keep one.
+    ///
+    /// Errors: starts that do not ascend from 0; a sequence longer than the model's context.
+    pub fn packed(llama: &Llama, table: &RotaryTable, starts: &[u32]) -> Result<Self> {
+        if starts.first() != Some(&0) || !starts.is_sorted() {
+            return Err(Error::argument("starts", format!("{starts:?} do not ascend from 0")));
+        }
+        let device = llama.model.norm.weight.device();
+        let lengths = || starts.windows(2).map(|pair| pair[1] - pair[0]);
+        let longest = lengths().max().unwrap_or(0) as usize;
+        if let Some(limit) = llama.config.context_limit().filter(|limit| longest > *limit) {
+            return Err(Error::context_full(longest, limit));
+        }
+        let (cos, sin) = table.rows(longest, device)?;
+        let positions: Vec<u32> = lengths().flat_map(|length| 0..length).collect();
+        Ok(Self {
+            positions: indices(&positions, device)?,
+            cos,
+            sin,
+            pairs: llama.config.rope_pairs,
+            starts: indices(starts, device)?,
+            past: Past::None,
+            activations: llama.activations,
+            around: None,
+        })
+    }
 }
 
 /// Numbers as a u32 tensor.

@@ -34,6 +34,11 @@ impl Buffer {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// How many tensors and nodes hold it at this moment.
+    pub fn uses(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// How many in-place ops have changed it.
     pub fn version(&self) -> u64 {
         self.0.version.load(Ordering::Acquire)

@@ -35,7 +35,7 @@ pub use device::{Device, Lowered};
 pub use dtype::{DType, Element};
 pub use error::{Error, Kind, Result};
 pub use layout::{Layout, RowOffsets};
-pub use node::{Input, Node, is_recording, no_grad};
+pub use node::{Input, Node, is_recording, no_grad, with_grad};
 pub use op::Op;
 pub use puna_quant::BlockType;
 pub use shape::{Axes, MAX_RANK, Shape};

@@ -1,7 +1,8 @@
 //! What is recorded for autograd. The rules that walk it back live in `puna-autograd`.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{DType, Device, Error, Kind, Op, Result, Shape, Tensor, TensorId};
 
@@ -16,13 +17,22 @@ pub fn is_recording() -> bool {
 
 /// Runs `f` without recording: results are not tracked, and parameters may be changed in place.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
+    recording(false, f)
+}
+
+/// Runs `f` recording, inside a [`no_grad`]: what computes a part of a graph again does.
+pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    recording(true, f)
+}
+
+fn recording<T>(whether: bool, f: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(RECORDING.replace(whether));
     f()
 }
 
@@ -32,9 +42,12 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
 /// derivative reads: see [`Op::keeps_input`] and [`Op::keeps_output`].
 #[derive(Debug)]
 pub struct Node {
+    number: u64,
     op: Op,
     inputs: Vec<Input>,
-    outputs: Vec<Value>,
+    outputs: Vec<(Shape, DType)>,
+    /// `None` once they have been [released](Self::release).
+    saved: Mutex<Option<Saved>>,
 }
 
 /// An input of a recorded op.
@@ -43,47 +56,42 @@ pub struct Input {
     id: TensorId,
     tracked: bool,
     source: Option<(Arc<Node>, usize)>,
-    value: Value,
-}
-
-/// A shape and dtype always, the tensor only where the derivative reads it.
-#[derive(Debug)]
-struct Value {
     shape: Shape,
     dtype: DType,
     device: Device,
-    kept: Option<(Tensor, u64)>,
 }
 
-impl Value {
-    fn new(tensor: &Tensor, keep: bool) -> Self {
-        let kept = keep.then(|| (tensor.detach(), tensor.buffer().version()));
-        Self { shape: *tensor.shape(), dtype: tensor.dtype(), device: tensor.device().clone(), kept }
-    }
-
-    fn get(&self, op: &Op, what: &str, i: usize) -> Result<&Tensor> {
-        let (tensor, version) = self.kept.as_ref().ok_or_else(|| {
-            Error::new(Kind::Argument, op.name(), format!("{what} {i} was not kept for the derivative; the op does not name it"))
-        })?;
-        if tensor.buffer().version() != *version {
-            let message = format!("{what} {i} {} was changed in place after it was saved for the derivative", self.shape);
-            return Err(Error::new(Kind::Version, op.name(), message));
-        }
-        Ok(tensor)
-    }
+/// The values that the derivative reads, each with the version of its buffer.
+#[derive(Debug)]
+struct Saved {
+    inputs: Vec<Option<(Tensor, u64)>>,
+    outputs: Vec<Option<(Tensor, u64)>>,
 }
 
 impl Node {
     pub(crate) fn new(op: Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Arc<Self> {
-        let kept_inputs = inputs.iter().enumerate().map(|(i, t)| Input {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let keep = |keep: bool, tensor: &Tensor| keep.then(|| (tensor.detach(), tensor.buffer().version()));
+        let saved = Saved {
+            inputs: inputs.iter().enumerate().map(|(i, t)| keep(op.keeps_input(i, inputs), t)).collect(),
+            outputs: outputs.iter().enumerate().map(|(i, t)| keep(op.keeps_output(i), t)).collect(),
+        };
+        let inputs = inputs.iter().map(|t| Input {
             id: t.id(),
             tracked: t.is_tracked(),
             source: t.source().map(|(node, output)| (node.clone(), output)),
-            value: Value::new(t, op.keeps_input(i, inputs)),
+            shape: *t.shape(),
+            dtype: t.dtype(),
+            device: t.device().clone(),
         });
-        let kept_inputs = kept_inputs.collect();
-        let outputs = outputs.iter().enumerate().map(|(i, t)| Value::new(t, op.keeps_output(i))).collect();
-        Arc::new(Self { op, inputs: kept_inputs, outputs })
+        let inputs = inputs.collect();
+        let outputs = outputs.iter().map(|t| (*t.shape(), t.dtype())).collect();
+        Arc::new(Self { number: NEXT.fetch_add(1, Ordering::Relaxed), op, inputs, outputs, saved: Mutex::new(Some(saved)) })
+    }
+
+    /// A number that grows with every record: a node's is larger than those of the nodes that its inputs came from.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The op that was asked for.
@@ -96,14 +104,43 @@ impl Node {
         &self.inputs
     }
 
-    /// The value of input `i`, detached. Errors: not kept, or changed since.
-    pub fn input(&self, i: usize) -> Result<&Tensor> {
-        self.inputs[i].value.get(&self.op, "input", i)
+    /// The value of input `i`, detached. Errors: not kept, changed since, or released.
+    pub fn input(&self, i: usize) -> Result<Tensor> {
+        self.saved(|saved| &saved.inputs, "input", i)
     }
 
-    /// The value of output `i`, detached: results and, behind them, what was saved. Errors: not kept, or changed since.
-    pub fn output(&self, i: usize) -> Result<&Tensor> {
-        self.outputs[i].get(&self.op, "output", i)
+    /// The value of input `i` where the derivative reads it, `None` where it was not kept because it does not. Errors: changed since, or released.
+    pub fn kept_input(&self, i: usize) -> Result<Option<Tensor>> {
+        let unread = self.saved.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| s.inputs[i].is_none());
+        if unread { Ok(None) } else { self.input(i).map(Some) }
+    }
+
+    /// The value of output `i`, detached: results and, behind them, what was saved. Errors: not kept, changed since, or released.
+    pub fn output(&self, i: usize) -> Result<Tensor> {
+        self.saved(|saved| &saved.outputs, "output", i)
+    }
+
+    fn saved(&self, of: impl Fn(&Saved) -> &Vec<Option<(Tensor, u64)>>, what: &str, i: usize) -> Result<Tensor> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(saved) = saved.as_ref() else {
+            let message = "what was saved for the derivative has been let go by a backward pass; run the forward pass again";
+            return Err(Error::new(Kind::Argument, self.op.name(), message));
+        };
+        let Some((tensor, version)) = &of(saved)[i] else {
+            let message = format!("{what} {i} was not kept for the derivative; the op does not name it");
+            return Err(Error::new(Kind::Argument, self.op.name(), message));
+        };
+        if tensor.buffer().version() != *version {
+            let message = format!("{what} {i} {} was changed in place after it was saved for the derivative", tensor.shape());
+            return Err(Error::new(Kind::Version, self.op.name(), message));
+        }
+        Ok(tensor.clone())
+    }
+
+    /// Lets go of the values that were saved: what a backward pass does with a node that it has passed.
+    pub fn release(&self) {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(saved);
     }
 
     /// How many outputs there are, saved ones included.
@@ -113,7 +150,7 @@ impl Node {
 
     /// The shape and dtype of output `i`.
     pub fn output_spec(&self, i: usize) -> (Shape, DType) {
-        (self.outputs[i].shape, self.outputs[i].dtype)
+        self.outputs[i]
     }
 }
 
@@ -135,17 +172,17 @@ impl Input {
 
     /// Its shape.
     pub fn shape(&self) -> &Shape {
-        &self.value.shape
+        &self.shape
     }
 
     /// Its dtype.
     pub fn dtype(&self) -> DType {
-        self.value.dtype
+        self.dtype
     }
 
     /// Its device.
     pub fn device(&self) -> &Device {
-        &self.value.device
+        &self.device
     }
 }
 

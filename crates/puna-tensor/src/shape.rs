@@ -74,7 +74,10 @@ impl Shape {
     }
 
     /// The shape with one axis' length replaced.
-    pub(crate) fn with(&self, axis: usize, length: usize) -> Self {
+    ///
+    /// # Panics
+    /// Where there is no such axis.
+    pub fn with(&self, axis: usize, length: usize) -> Self {
         let mut shape = *self;
         shape.axes[axis] = length;
         shape

@@ -16,17 +16,22 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `cpu` (default) | the CPU back end |
+//! | `train` | gradients, optimisers, data sets, trainer |
 //! | `hub` | downloads from the Hugging Face Hub; its cache is read without it |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod device;
 
+#[cfg(feature = "train")]
+pub use puna_autograd as autograd;
 #[cfg(feature = "cpu")]
 pub use puna_cpu as cpu;
 pub use puna_llama as llama;
 pub use puna_tensor as tensor;
 pub use puna_tokenizer as tokenizer;
+#[cfg(feature = "train")]
+pub use puna_train as train;
 
 pub use device::{DeviceError, device, device_with_threads};
 

@@ -1,7 +1,7 @@
 use std::fmt::Debug;
 
 use super::Inferred;
-use crate::{Execution, Node, Result, Tensor};
+use crate::{Execution, Node, Result, Tensor, TensorId};
 
 /// An operation from outside this library: one trait over slices of tensors.
 ///
@@ -23,9 +23,22 @@ pub trait CustomOp: Debug + Send + Sync {
         Ok(Execution::Unsupported)
     }
 
+    /// Whether [`vjp`](Self::vjp) reads output `i`; what it does not read, a node does not keep alive. Inputs are all kept.
+    fn keeps_output(&self, i: usize) -> bool {
+        let _ = i;
+        true
+    }
+
     /// The gradients of the inputs from those of the results (`None`: nothing flowed there), or `None` to differentiate the lowering.
-    fn vjp(&self, node: &Node, gradients: &[Option<Tensor>]) -> Result<Option<Vec<Option<Tensor>>>> {
-        let _ = (node, gradients);
+    ///
+    /// `captured` takes the gradients of tracked leaves that are no inputs: those that a closure of the op holds.
+    fn vjp(
+        &self,
+        node: &Node,
+        gradients: &[Option<Tensor>],
+        captured: &mut dyn FnMut(TensorId, Tensor) -> Result<()>,
+    ) -> Result<Option<Vec<Option<Tensor>>>> {
+        let _ = (node, gradients, captured);
         Ok(None)
     }
 }

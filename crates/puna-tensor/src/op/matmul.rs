@@ -1,4 +1,4 @@
-use super::{Args, Inferred, Op, Spec};
+use super::{Args, Distribution, Inferred, Op, Random, Spec};
 use crate::{DType, Kind, Result, Shape, Tensor};
 
 /// How a product reads its activations beside quantised weights. Part of the op, not of the back end: no device chooses.
@@ -12,7 +12,7 @@ pub enum Activations {
     Int8,
 }
 
-/// A weight as a layer holds it: with an optional bias and an optional low-rank pair.
+/// A weight as a layer holds it: with an optional bias, an optional low-rank pair, an optional factor.
 #[derive(Debug, Clone, Copy)]
 pub struct Projection<'a> {
     /// `[N, K]`: floats of any dtype or blocks, packed or not.
@@ -21,48 +21,81 @@ pub struct Projection<'a> {
     pub bias: Option<&'a Tensor>,
     /// Low-rank adaptation.
     pub adapter: Option<LowRank<'a>>,
+    /// `[N]`, any float dtype: multiplies the product before the bias is added. Weight decomposition, Liu and others 2024,
+    /// arXiv 2402.09353: a magnitude over the norm of an adapted weight's row.
+    pub factor: Option<&'a Tensor>,
 }
 
-/// `scale * (x a^T) b^T`, added to a product: Hu and others 2021, arXiv 2106.09685.
+/// `scale * (drop(x) a^T) b^T`, added to a product: Hu and others 2021, arXiv 2106.09685.
 #[derive(Debug, Clone, Copy)]
 pub struct LowRank<'a> {
     /// `[R, K]`, any float dtype.
     pub a: &'a Tensor,
     /// `[N, R]`, any float dtype.
     pub b: &'a Tensor,
-    /// The factor.
+    /// What it is multiplied by.
     pub scale: f64,
+    /// What `drop` does; absent, it leaves `x` as it is.
+    pub dropout: Option<Dropout<'a>>,
+}
+
+/// Sets elements to zero at random and divides the others by the probability to stay: Srivastava and others 2014.
+///
+/// Element `k` of row `r` stays where `u >= p` (`p` rounded to f32), `u` being number `k` of [`Random`]'s uniform ones for this seed at
+/// position `r`: the mask follows from the seed, so it is formed again where a derivative reads it, and not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout<'a> {
+    /// The probability to become zero, in `[0, 1)`.
+    pub p: f64,
+    /// `[2]` u32.
+    pub seed: &'a Tensor,
 }
 
 impl<'a> From<&'a Tensor> for Projection<'a> {
     fn from(weight: &'a Tensor) -> Self {
-        Self { weight, bias: None, adapter: None }
+        Self { weight, bias: None, adapter: None, factor: None }
     }
 }
 
 impl<'a> Projection<'a> {
     fn parts(&self) -> Parts {
-        Parts { bias: self.bias.is_some(), adapter: self.adapter.map(|adapter| adapter.scale) }
+        let low_rank = |adapter: LowRank<'_>| LowRankParts { scale: adapter.scale, dropout: adapter.dropout.map(|x| x.p) };
+        Parts { bias: self.bias.is_some(), adapter: self.adapter.map(low_rank), factor: self.factor.is_some() }
     }
 
     fn inputs(&self) -> impl Iterator<Item = &'a Tensor> + use<'a> {
-        [Some(self.weight), self.bias, self.adapter.map(|x| x.a), self.adapter.map(|x| x.b)].into_iter().flatten()
+        let (a, b) = (self.adapter.map(|x| x.a), self.adapter.map(|x| x.b));
+        let seed = self.adapter.and_then(|x| x.dropout).map(|x| x.seed);
+        [Some(self.weight), self.bias, a, b, seed, self.factor].into_iter().flatten()
     }
 }
 
-/// What arguments a [`Projection`] contributes to an op, in order: the weight, the bias, the low-rank `a` and `b`.
+/// What arguments a [`Projection`] contributes to an op, in order: the weight, the bias, the low-rank `a` and `b`, the seed of their
+/// dropout, the factor.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Parts {
     /// Whether there is a bias.
     pub bias: bool,
-    /// The scale of the low-rank pair, if there is one.
-    pub adapter: Option<f64>,
+    /// The attributes of the low-rank pair, if there is one.
+    pub adapter: Option<LowRankParts>,
+    /// Whether there is a factor.
+    pub factor: bool,
+}
+
+/// The attributes of a [`LowRank`] pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowRankParts {
+    /// What it is multiplied by.
+    pub scale: f64,
+    /// The probability of its dropout, if there is one.
+    pub dropout: Option<f64>,
 }
 
 impl Parts {
     /// How many arguments there are.
     pub fn inputs(&self) -> usize {
-        1 + usize::from(self.bias) + if self.adapter.is_some() { 2 } else { 0 }
+        let adapter = self.adapter.map_or(0, |adapter| 2 + usize::from(adapter.dropout.is_some()));
+        1 + usize::from(self.bias) + adapter + usize::from(self.factor)
     }
 
     /// Whether argument `i`, counted from the weight, is the bias.
@@ -70,13 +103,30 @@ impl Parts {
         self.bias && i == 1
     }
 
+    /// Whether elements are dropped.
+    pub fn drops(&self) -> bool {
+        self.adapter.is_some_and(|adapter| adapter.dropout.is_some())
+    }
+
+    /// Whether it is a sum of products and a bias, with neither dropout nor factor.
+    pub fn is_plain(&self) -> bool {
+        !self.drops() && !self.factor
+    }
+
     /// The projection that `inputs`, from the weight on, make.
     pub fn projection<'a>(&self, inputs: &[&'a Tensor]) -> Projection<'a> {
-        let adapter_at = 1 + usize::from(self.bias);
+        let mut inputs = inputs.iter().copied();
+        let mut next = || inputs.next().expect("inference has counted the arguments");
         Projection {
-            weight: inputs[0],
-            bias: self.bias.then(|| inputs[1]),
-            adapter: self.adapter.map(|scale| LowRank { a: inputs[adapter_at], b: inputs[adapter_at + 1], scale }),
+            weight: next(),
+            bias: self.bias.then(&mut next),
+            adapter: self.adapter.map(|LowRankParts { scale, dropout }| LowRank {
+                a: next(),
+                b: next(),
+                scale,
+                dropout: dropout.map(|p| Dropout { p, seed: next() }),
+            }),
+            factor: self.factor.then(&mut next),
         }
     }
 }
@@ -95,7 +145,7 @@ pub(super) fn split<'s, 'a>(parts: &[Parts], inputs: &'s [&'a Tensor]) -> Option
 
 /// Checks `x` against a projection; the rows of the result, `N`.
 pub(super) fn infer_projection(args: &Args, x: &Tensor, parts: &Parts, inputs: &[&Tensor]) -> Result<usize> {
-    let Projection { weight, bias, adapter } = parts.projection(inputs);
+    let weight = inputs[0];
     args.float("x", x)?;
     args.weight("weight", weight)?;
     let k = args.last_axis("x", x)?;
@@ -108,28 +158,48 @@ pub(super) fn infer_projection(args: &Args, x: &Tensor, parts: &Parts, inputs: &
             weight.shape()
         )));
     }
-    if let Some(bias) = bias {
-        args.float("bias", bias)?;
-        args.shape("bias", bias, n, &format!("weight {}", weight.shape()))?;
-    }
-    if let Some(LowRank { a, b, .. }) = adapter {
-        args.float("a", a)?;
-        args.float("b", b)?;
-        let [r, _] = args.axes("a", a, "[R, K]")?;
-        args.shape("a", a, [r, k], &format!("weight {}", weight.shape()))?;
-        args.shape("b", b, [n, r], &format!("weight {} and a {}", weight.shape(), a.shape()))?;
-    }
+    infer_parts(args, parts, inputs)?;
     Ok(n)
 }
 
-/// `y[.., n] = sum_k x[.., k] * weight[n, k] + bias[n] + scale * sum_r b[n, r] * (sum_k a[r, k] * x[.., k])`
+/// Checks what a projection holds beside its weight, which is known to be a matrix.
+pub(super) fn infer_parts(args: &Args, parts: &Parts, inputs: &[&Tensor]) -> Result<()> {
+    let Projection { weight, bias, adapter, factor } = parts.projection(inputs);
+    let (n, k, why) = (weight.dim(0), weight.dim(1), format!("weight {}", weight.shape()));
+    if let Some(bias) = bias {
+        args.float("bias", bias)?;
+        args.shape("bias", bias, n, &why)?;
+    }
+    if let Some(LowRank { a, b, dropout, .. }) = adapter {
+        args.float("a", a)?;
+        args.float("b", b)?;
+        let [r, _] = args.axes("a", a, "[R, K]")?;
+        args.shape("a", a, [r, k], &why)?;
+        args.shape("b", b, [n, r], &format!("{why} and a {}", a.shape()))?;
+        if let Some(Dropout { p, seed }) = dropout {
+            args.dtype("seed", seed, DType::U32)?;
+            args.shape("seed", seed, 2, "a dropout")?;
+            if !(0.0..1.0).contains(&p) {
+                return Err(args.fail(Kind::Argument, format!("dropout is {p}; a probability in [0, 1) would be right")));
+            }
+        }
+    }
+    if let Some(factor) = factor {
+        args.float("factor", factor)?;
+        args.shape("factor", factor, n, &why)?;
+    }
+    Ok(())
+}
+
+/// `y[.., n] = factor[n] * (sum_k x[.., k] * weight[n, k] + scale * sum_r b[n, r] * (sum_k a[r, k] * drop(x)[.., k])) + bias[n]`
 ///
 /// `x: [.., K]` float, then what [`Parts`] names; `y: [.., N]` in the dtype of `x`. Weights of any float dtype are widened
 /// exactly, blocks decoded; sums are accumulated in f32 (f64 for f64 `x`) in one chain over K, the same for any number of rows;
-/// bias and low-rank term are added before the one rounding. Under [`Activations::Int8`] and beside block weights the first sum
-/// reads `int8_blocks(x)`; the low-rank term always reads `x`.
+/// low-rank term, factor and bias come before the one rounding. Under [`Activations::Int8`] and beside block weights the first sum
+/// reads `int8_blocks(x)`; the low-rank term always reads `x`. `drop`: see [`Dropout`]; rows are counted over all axes but the last.
 ///
-/// Errors: a weight that is not `[N, K]`, other parts that do not fit it, dtypes that are no floats (or blocks, for the weight).
+/// Errors: a weight that is not `[N, K]`, other parts that do not fit it, dtypes that are no floats (or blocks, for the weight),
+/// a dropout that is no probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Linear {
     /// What follows the weight.
@@ -154,21 +224,49 @@ impl Linear {
     pub(super) fn lower(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let x = inputs[0];
         let wide = x.dtype().accumulator();
-        let Projection { weight, bias, adapter } = self.parts.projection(&inputs[1..]);
+        let Projection { weight, bias, adapter, factor } = self.parts.projection(&inputs[1..]);
         let exact = x.cast(wide)?;
-        let quantise = self.activations == Activations::Int8 && weight.dtype().block().is_some();
-        let read = if quantise { x.cast(DType::F32)?.int8_blocks()?.cast(wide)? } else { exact.clone() };
-        let times = |x: &Tensor, w: &Tensor| x.matmul(&w.unpack()?.cast(wide)?.transpose(0, 1)?);
-        // matmul takes rows; a vector is one.
-        let row = |x: &Tensor| if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) };
-        let mut y = times(&row(&read)?, weight)?;
+        let mut y = if !self.parts.is_plain() {
+            // The sum over K is then an op of its own, which devices have kernels for, and whose derivative decodes no weight.
+            exact.linear(weight, self.activations)?.reshape([x.shape().rows(), weight.dim(0)])?
+        } else {
+            let quantise = self.activations == Activations::Int8 && weight.dtype().block().is_some();
+            let read = if quantise { x.cast(DType::F32)?.int8_blocks()?.cast(wide)? } else { exact.clone() };
+            times(&rows(&read)?, weight)?
+        };
+        if let Some(LowRank { a, b, scale, dropout }) = adapter {
+            let x = rows(&exact)?;
+            let x = dropout.map_or(Ok(x.clone()), |dropout| dropout.drop(&x))?;
+            y = y.add(&times(&times(&x, a)?, b)?.affine(scale, 0.0)?)?;
+        }
+        if let Some(factor) = factor {
+            y = y.mul(&factor.cast(wide)?)?;
+        }
         if let Some(bias) = bias {
             y = y.add(&bias.cast(wide)?)?;
         }
-        if let Some(LowRank { a, b, scale }) = adapter {
-            y = y.add(&times(&times(&row(&exact)?, a)?, b)?.affine(scale, 0.0)?)?;
-        }
         Ok(vec![y.reshape(x.shape().with_last(weight.dim(0)))?.cast(x.dtype())?])
+    }
+}
+
+/// `[.., K]` as `[rows, K]`: matmul takes rows, and of a vector there is one.
+fn rows(x: &Tensor) -> Result<Tensor> {
+    x.reshape([x.shape().rows(), x.shape().last()])
+}
+
+/// `x w^T`, in the dtype of `x`.
+fn times(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    x.matmul(&w.unpack()?.cast(x.dtype())?.transpose(0, 1)?)
+}
+
+impl Dropout<'_> {
+    /// `x [rows, K]` with elements dropped.
+    fn drop(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, columns) = (x.dim(0), x.dim(1));
+        let seeds = self.seed.reshape([1, 2])?.broadcast([rows, 2])?;
+        let u = Random { distribution: Distribution::Uniform, columns }.draw(&seeds, &Tensor::arange(rows, x.device())?)?;
+        let stays = u.ge(&Tensor::full(self.p, 1, DType::F32, x.device())?)?;
+        stays.select(&x.affine(1.0 / (1.0 - self.p), 0.0)?, &x.zeros_like()?)
     }
 }
 

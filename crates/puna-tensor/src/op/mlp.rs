@@ -1,4 +1,4 @@
-use super::matmul::{gather, infer_projection, is_weight, parts_of, split};
+use super::matmul::{gather, infer_parts, infer_projection, is_weight, parts_of, split};
 use super::{Activations, Args, Inferred, Op, Parts, Projection, Spec};
 use crate::{Kind, Result, Tensor};
 
@@ -29,7 +29,7 @@ impl GatedMlp {
         let x = inputs[0];
         let intermediate = infer_projection(args, x, &self.parts[0], split[0])?;
         let up = infer_projection(args, x, &self.parts[1], split[1])?;
-        let down = self.parts[2].projection(split[2]).weight;
+        let down = split[2][0];
         args.weight("down", down)?;
         let [hidden, down_k] = args.axes("down", down, "[hidden, intermediate]")?;
         if up != intermediate || down_k != intermediate {
@@ -37,17 +37,7 @@ impl GatedMlp {
                 format!("gate gives {intermediate}, up {up}, and down {} takes {down_k}: all must be one", down.shape());
             return Err(args.shape_error(message));
         }
-        if let Some(bias) = self.parts[2].projection(split[2]).bias {
-            args.float("down bias", bias)?;
-            args.shape("down bias", bias, hidden, &format!("down {}", down.shape()))?;
-        }
-        if let Some(adapter) = self.parts[2].projection(split[2]).adapter {
-            args.float("down a", adapter.a)?;
-            args.float("down b", adapter.b)?;
-            let [r, _] = args.axes("down a", adapter.a, "[R, K]")?;
-            args.shape("down a", adapter.a, [r, intermediate], "down")?;
-            args.shape("down b", adapter.b, [hidden, r], "down")?;
-        }
+        infer_parts(args, &self.parts[2], split[2])?;
         let inner = x.shape().with_last(intermediate);
         let result = Inferred::one(x.shape().with_last(hidden), x.dtype());
         Ok(result.saving(tracked, inner, x.dtype()).saving(tracked, inner, x.dtype()))

@@ -35,7 +35,7 @@ pub use custom::CustomOp;
 pub use elementwise::{Affine, Binary, Compare, Unary};
 pub use index::{GatherRows, ScatterAddRows, Take, TakeBackward};
 pub use loss::{CrossEntropyBackward, LinearCrossEntropy, LinearCrossEntropyBackward};
-pub use matmul::{Activations, Linear, LinearInputGrad, Linears, LowRank, Parts, Projection};
+pub use matmul::{Activations, Dropout, Linear, LinearInputGrad, Linears, LowRank, LowRankParts, Parts, Projection};
 pub use mlp::GatedMlp;
 pub use norm::{AddRmsNorm, RmsNorm, RmsNormBackward};
 pub use optimizer::{AdamW, AdamWInputs, Sgd};
@@ -488,8 +488,8 @@ impl Op {
             Self::Rope(_) => i > 0,
             // What its derivative reads of the stream and x is their sum, a result.
             Self::AddRmsNorm(_) => i == 2,
-            // A bias is added: its gradient and its neighbours' do not read it.
-            Self::Linear(op) => !op.parts.is_bias(i.wrapping_sub(1)),
+            // A bias is added: its gradient and its neighbours' do not read it, unless the composition is run again to differentiate it.
+            Self::Linear(op) => !(op.parts.is_plain() && op.parts.is_bias(i.wrapping_sub(1))),
             _ => i < inputs.len(),
         }
     }
@@ -504,7 +504,7 @@ impl Op {
             Self::AddRmsNorm(_) => i != 1,
             Self::RmsNorm(_) | Self::GatedMlp(_) => i > 0,
             Self::CrossEntropy | Self::LinearCrossEntropy(_) => i > 1,
-            Self::Custom(_) => true,
+            Self::Custom(op) => op.keeps_output(i),
             _ => false,
         }
     }

@@ -1,0 +1,2 @@
+//! Training of Llama models: data, trainer, checkpoints, fine-tuning, distillation.
+#![deny(unsafe_code)]
