@@ -21,6 +21,9 @@ pub struct ModelArguments {
     /// A tokenizer file, in place of the model's own.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
+    /// The folder of an adapter, as PEFT writes it, on top of the model.
+    #[arg(long)]
+    pub adapter: Option<PathBuf>,
     /// Decodes or converts every weight to this dtype, and computes in it; by default weights stay as stored.
     #[arg(long)]
     pub dtype: Option<DType>,
@@ -89,6 +92,9 @@ impl ModelArguments {
         let mut loader = Model::loader().progress(&mut progress);
         if let Some(path) = &self.tokenizer {
             loader = loader.tokenizer(path);
+        }
+        if let Some(folder) = &self.adapter {
+            loader = loader.adapter(folder);
         }
         if let Some(dtype) = self.dtype {
             loader = loader.dtype(dtype);

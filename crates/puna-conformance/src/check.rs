@@ -239,7 +239,7 @@ pub(crate) fn check(what: &str, op: &Op, inputs: &[&Tensor], expected: &[Expecte
     let outputs = op.clone().apply(&tracked).unwrap_or_else(|error| fail("applied, tracked", error)).all();
     let (node, _) = outputs[0].source().unwrap_or_else(|| panic!("{name} {what}: a tracked result has a node"));
     let node = node.clone();
-    let saved = (results..all).map(|i| node.output(i).cloned().unwrap_or_else(|error| fail("its saved outputs", error)));
+    let saved = (results..all).map(|i| node.output(i).unwrap_or_else(|error| fail("its saved outputs", error)));
     let outputs: Vec<Tensor> = outputs.iter().map(Tensor::detach).chain(saved).collect();
     compare("applied, tracked", &outputs, expected);
 }

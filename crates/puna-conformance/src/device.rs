@@ -132,7 +132,7 @@ fn an_op_from_outside_passes_through_the_door(device: &Device) {
     let y = Op::Custom(Arc::new(Twice)).apply(&[&x.tracked()]).and_then(|o| o.one()).expect("twice");
     let (node, _) = y.source().expect("it is recorded");
     assert!(matches!(node.op(), Op::Custom(op) if op.name() == "twice"));
-    same_bits("what it saved", node.output(1).expect("saved"), &x.neg().expect("neg"));
+    same_bits("what it saved", &node.output(1).expect("saved"), &x.neg().expect("neg"));
 }
 
 fn tensors_print_in_every_dtype(device: &Device) {

@@ -116,7 +116,10 @@ fn wrong_shapes_are_refused(device: &Device) {
     shape("matmul", &["[2, 3]", "[2, 3]", "transpose"], Op::MatMul, &[&f(&[2, 3]), &f(&[2, 3])]);
     shape("matmul of a vector", &["[3]", "[3, 2]"], Op::MatMul, &[&f(&[3]), &f(&[3, 2])]);
     shape("matmul batches", &["[2, 1, 3]", "[3, 3, 1]"], Op::MatMul, &[&f(&[2, 1, 3]), &f(&[3, 3, 1])]);
-    let linear = |bias, adapter| Op::Linear(Linear { parts: Parts { bias, adapter }, activations: EXACT });
+    let linear = |bias, scale: Option<f64>| {
+        let adapter = scale.map(|scale| LowRankParts { scale, dropout: None });
+        Op::Linear(Linear { parts: Parts { bias, adapter, factor: false }, activations: EXACT })
+    };
     shape("linear", &["[2, 3]", "[4, 5]"], linear(false, None), &[&f(&[2, 3]), &f(&[4, 5])]);
     shape("linear turned", &["[2, 3]", "[3, 5]", "transpose"], linear(false, None), &[&f(&[2, 3]), &f(&[3, 5])]);
     shape("linear weight", &["[3]", "[N, K]"], linear(false, None), &[&f(&[2, 3]), &f(&[3])]);
@@ -124,11 +127,23 @@ fn wrong_shapes_are_refused(device: &Device) {
     shape("linear bias", &["[3]", "[5]", "[5, 3]"], linear(true, None), &[&f(&[2, 3]), &f(&[5, 3]), &f(&[3])]);
     shape("linear a", &["[2, 4]", "[2, 3]"], linear(false, Some(1.0)), &[&f(&[2, 3]), &f(&[5, 3]), &f(&[2, 4]), &f(&[5, 2])]);
     shape("linear b", &["[5, 3]", "[5, 2]"], linear(false, Some(1.0)), &[&f(&[2, 3]), &f(&[5, 3]), &f(&[2, 3]), &f(&[5, 3])]);
+    let dropout = |p| {
+        let adapter = Some(LowRankParts { scale: 1.0, dropout: Some(p) });
+        Op::Linear(Linear { parts: Parts { bias: false, adapter, factor: false }, activations: EXACT })
+    };
+    let with_seed = [&f(&[2, 3]), &f(&[5, 3]), &f(&[2, 3]), &f(&[5, 2]), &u(&[1])];
+    shape("linear seed", &["seed", "[1]", "[2]"], dropout(0.1), &with_seed);
+    let factor = Op::Linear(Linear { parts: Parts { factor: true, ..Parts::default() }, activations: EXACT });
+    shape("linear factor", &["factor", "[3]", "[5, 3]", "[5]"], factor, &[&f(&[2, 3]), &f(&[5, 3]), &f(&[3])]);
     let linears = Op::Linears(Linears { parts: vec![Parts::default(); 2], activations: EXACT });
     shape("linears", &["[2, 3]", "[4, 5]"], linears, &[&f(&[2, 3]), &f(&[4, 3]), &f(&[4, 5])]);
     shape("linear_input_grad", &["[2, 3]", "[4, 3]"], Op::LinearInputGrad(LinearInputGrad), &[&f(&[2, 3]), &f(&[4, 3])]);
     let mlp = Op::GatedMlp(GatedMlp { parts: [Parts::default(); 3], activations: EXACT });
     shape("gated_mlp", &["[3, 4]", "5", "4"], mlp.clone(), &[&f(&[2, 3]), &f(&[5, 3]), &f(&[5, 3]), &f(&[3, 4])]);
+    let down_bias = [Parts::default(), Parts::default(), Parts { bias: true, ..Parts::default() }];
+    let down_bias = Op::GatedMlp(GatedMlp { parts: down_bias, activations: EXACT });
+    let with_bias = [&f(&[2, 3]), &f(&[5, 3]), &f(&[5, 3]), &f(&[3, 5]), &f(&[5])];
+    shape("gated_mlp down bias", &["bias", "[5]", "[3, 5]"], down_bias, &with_bias);
     shape("gated_mlp up", &["5", "6"], mlp, &[&f(&[2, 3]), &f(&[5, 3]), &f(&[6, 3]), &f(&[3, 5])]);
     shape("swiglu", &["[2]", "[3]"], Op::SwiGlu, &[&f(&[2]), &f(&[3])]);
     shape("swiglu does not broadcast", &["[1]", "[3]"], Op::SwiGlu, &[&f(&[3]), &f(&[1])]);
@@ -267,7 +282,7 @@ fn wrong_dtypes_are_refused(device: &Device) {
     dtype("matmul", &["f32", "f16"], Op::MatMul, &[&f(&[2, 2]), &h(&[2, 2])]);
     dtype("matmul of integers", &["u32"], Op::MatMul, &[&u(&[2, 2]), &u(&[2, 2])]);
     dtype("matmul of blocks", &["Q8_0"], Op::MatMul, &[&q(&[2, 32]), &q(&[32, 32])]);
-    let linear = |bias| Op::Linear(Linear { parts: Parts { bias, adapter: None }, activations: EXACT });
+    let linear = |bias| Op::Linear(Linear { parts: Parts { bias, ..Parts::default() }, activations: EXACT });
     dtype("linear of blocks", &["Q8_0"], linear(false), &[&q(&[2, 32]), &f(&[3, 32])]);
     dtype("linear by integers", &["u32"], linear(false), &[&f(&[2, 3]), &u(&[4, 3])]);
     dtype("linear with a bias of integers", &["bias", "u32"], linear(true), &[&f(&[2, 3]), &f(&[4, 3]), &u(&[4])]);
@@ -349,9 +364,15 @@ fn wrong_counts_and_attributes_are_refused(device: &Device) {
     argument("one argument", Op::MatMul, &[&x]);
     argument(
         "a bias that is not there",
-        Op::Linear(Linear { parts: Parts { bias: true, adapter: None }, activations: EXACT }),
+        Op::Linear(Linear { parts: Parts { bias: true, ..Parts::default() }, activations: EXACT }),
         &[&x, &x],
     );
+    for p in [1.0, -0.1, f64::NAN] {
+        let adapter = Some(LowRankParts { scale: 1.0, dropout: Some(p) });
+        let op = Op::Linear(Linear { parts: Parts { adapter, ..Parts::default() }, activations: EXACT });
+        let seed = indices_tensor(device, &[1, 2], &[2]);
+        argument("a dropout that is no probability", op, &[&x, &x, &x, &f32(device, &[2, 2]), &seed]);
+    }
     argument("one too many", Op::Linears(Linears { parts: vec![Parts::default()], activations: EXACT }), &[&x, &x, &x]);
     argument("one too few", Op::GatedMlp(GatedMlp { parts: [Parts::default(); 3], activations: EXACT }), &[&x, &x, &x]);
     argument("nothing to join", Op::Concat(Concat { axis: 0 }), &[]);
@@ -444,7 +465,7 @@ fn packed_weights_are_refused_elsewhere(device: &Device) {
     if floats.is_packed() {
         refused("matmul", Kind::Argument, &["[8, 64]"], || x.matmul(&floats));
         refused("as a bias", Kind::Argument, &["[8, 64]"], || {
-            x.linear(Projection { weight: &floats, bias: Some(&floats), adapter: None }, EXACT)
+            x.linear(Projection { bias: Some(&floats), ..(&floats).into() }, EXACT)
         });
     }
 }

@@ -88,7 +88,7 @@ fn cross_entropy_backward_is_its_formula(device: &Device) {
 
 /// The logits, whose errors are relative to the sums of absolute values.
 fn logits(x: &Array, w: &Array) -> Sums {
-    reference::linear(x, x, &Layer { weight: w.clone(), bias: None, adapter: None })
+    reference::linear(x, x, &Layer { weight: w.clone(), bias: None, adapter: None, factor: None })
 }
 
 fn largest(x: &Array) -> f64 {

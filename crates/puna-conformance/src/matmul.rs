@@ -1,13 +1,13 @@
 //! Products: dense, batched, with a layer's weight of any dtype, packed or not; and that rows don't depend on their neighbours.
 
 use proptest::sample::select;
-use puna_tensor::op::{Activations, Linear, LinearInputGrad, Linears, LowRank, Parts, Projection};
+use puna_tensor::op::{Activations, Dropout, Linear, LinearInputGrad, Linears, LowRank, LowRankParts, Parts, Projection};
 use puna_tensor::{BlockType, DType, Device, Op, Tensor};
 
 use crate::blocks::{inner_length, weight, weight_dtypes};
 use crate::case::{Case, cases};
 use crate::check::{Expected, check, same_bits};
-use crate::draw::{Draw, LENGTHS, each, shape_of, shapes_and_seed, tensor};
+use crate::draw::{Draw, LENGTHS, each, indices_tensor, shape_of, shapes_and_seed, tensor};
 use crate::reference::{Adapter, Layer, Sums};
 use crate::{Array, reference};
 
@@ -15,7 +15,8 @@ pub(crate) const CASES: &[Case] = cases! {
     "matmul" => matmul_is_its_formula, matmul_broadcasts_its_batches, matmul_propagates_nan_and_infinity, matmul_of_many_tiles, matmul_rows_do_not_depend_on_neighbours;
     "int8_blocks" => int8_blocks_is_its_definition_to_the_bit;
     "linear" => linear_of_every_weight, linear_of_any_shape, linear_of_packed_weights_has_the_same_bits, linear_rows_do_not_depend_on_neighbours, linear_reads_strided_inputs,
-        linear_reads_weights_cut_out_of_larger_ones, linear_of_the_largest_quants, linear_of_many_blocks;
+        linear_reads_weights_cut_out_of_larger_ones, linear_of_the_largest_quants, linear_of_many_blocks, linear_with_factor_and_dropout,
+        dropout_keeps_what_its_probability_says;
     "linears" => linears_are_linears;
     "linear_input_grad" => linear_input_grad_of_every_weight, linear_input_grad_of_packed_weights_has_the_same_bits;
 };
@@ -102,11 +103,15 @@ fn int8_blocks_is_its_definition_to_the_bit(device: &Device) {
 }
 
 /// A layer as tensors and as arrays.
+#[derive(Clone)]
 pub(crate) struct Drawn {
     pub(crate) layer: Layer,
     pub(crate) weight: Tensor,
     pub(crate) bias: Option<Tensor>,
-    pub(crate) adapter: Option<(Tensor, Tensor, f64)>,
+    pub(crate) adapter: Option<(Tensor, Tensor)>,
+    /// Of the adapter's dropout.
+    pub(crate) seed: Option<Tensor>,
+    pub(crate) factor: Option<Tensor>,
 }
 
 impl Drawn {
@@ -117,36 +122,59 @@ impl Drawn {
         let other = DType::FLOATS[draw.below(4)];
         let bias = parts.0.then(|| draw.input(device, &[n], other));
         let adapter = parts.1.then(|| (draw.input(device, &[3, k], other), draw.input(device, &[n, 3], other)));
+        let arrays =
+            |(a, b): &((Array, Tensor), (Array, Tensor))| Adapter { a: a.0.clone(), b: b.0.clone(), scale: 0.75, dropout: None };
         let layer = Layer {
             weight: values,
             bias: bias.as_ref().map(|b| b.0.clone()),
-            adapter: adapter.as_ref().map(|(a, b)| Adapter { a: a.0.clone(), b: b.0.clone(), scale: 0.75 }),
+            adapter: adapter.as_ref().map(arrays),
+            factor: None,
         };
-        Self { layer, weight, bias: bias.map(|b| b.1), adapter: adapter.map(|(a, b)| (a.1, b.1, 0.75)) }
+        let adapter = adapter.map(|(a, b)| (a.1, b.1));
+        Self { layer, weight, bias: bias.map(|b| b.1), adapter, seed: None, factor: None }
+    }
+
+    /// The same, its product multiplied row by row.
+    pub(crate) fn with_factor(mut self, device: &Device, seed: u64) -> Self {
+        let mut draw = Draw::new(seed);
+        let dtype = DType::FLOATS[draw.below(4)];
+        let (values, factor) = draw.input(device, &[self.weight.dim(0)], dtype);
+        (self.layer.factor, self.factor) = (Some(values), Some(factor));
+        self
+    }
+
+    /// The same, its adapter reading what is left of the input.
+    pub(crate) fn with_dropout(mut self, device: &Device, p: f64, seed: [u32; 2]) -> Self {
+        self.layer.adapter.as_mut().expect("an adapter").dropout = Some((p, seed));
+        self.seed = Some(indices_tensor(device, &seed, &[2]));
+        self
+    }
+
+    fn scale_and_dropout(&self) -> Option<(f64, Option<f64>)> {
+        self.layer.adapter.as_ref().map(|adapter| (adapter.scale, adapter.dropout.map(|(p, _)| p)))
     }
 
     pub(crate) fn projection(&self) -> Projection<'_> {
-        Projection {
-            weight: &self.weight,
-            bias: self.bias.as_ref(),
-            adapter: self.adapter.as_ref().map(|(a, b, scale)| LowRank { a, b, scale: *scale }),
-        }
+        let adapter = self.adapter.as_ref().zip(self.scale_and_dropout()).map(|((a, b), (scale, p))| {
+            let dropout = p.zip(self.seed.as_ref()).map(|(p, seed)| Dropout { p, seed });
+            LowRank { a, b, scale, dropout }
+        });
+        Projection { weight: &self.weight, bias: self.bias.as_ref(), adapter, factor: self.factor.as_ref() }
     }
 
     pub(crate) fn parts(&self) -> Parts {
-        Parts { bias: self.bias.is_some(), adapter: self.adapter.as_ref().map(|a| a.2) }
+        let adapter = self.scale_and_dropout().map(|(scale, dropout)| LowRankParts { scale, dropout });
+        Parts { bias: self.bias.is_some(), adapter, factor: self.factor.is_some() }
     }
 
     pub(crate) fn inputs(&self) -> Vec<&Tensor> {
-        let adapter = self.adapter.iter().flat_map(|(a, b, _)| [a, b]);
-        std::iter::once(&self.weight).chain(&self.bias).chain(adapter).collect()
+        let adapter = self.adapter.iter().flat_map(|(a, b)| [a, b]);
+        std::iter::once(&self.weight).chain(&self.bias).chain(adapter).chain(&self.seed).chain(&self.factor).collect()
     }
 
     /// The same with the weight in the device's own order.
     pub(crate) fn packed(&self) -> Self {
-        let Self { layer, weight, bias, adapter } = self;
-        let weight = weight.pack().expect("pack");
-        Self { layer: layer.clone(), weight, bias: bias.clone(), adapter: adapter.clone() }
+        Self { weight: self.weight.pack().expect("pack"), ..self.clone() }
     }
 
     pub(crate) fn reads_int8(&self, activations: Activations) -> bool {
@@ -218,6 +246,55 @@ fn linear_of_packed_weights_has_the_same_bits(device: &Device) {
     }
 }
 
+fn linear_with_factor_and_dropout(device: &Device) {
+    for dtype in weight_dtypes() {
+        for (i, (bias, adapter, p)) in
+            [(false, false, None), (true, false, None), (true, true, None), (false, true, Some(0.5)), (true, true, Some(0.1))]
+                .into_iter()
+                .enumerate()
+        {
+            let k = inner_length(dtype, 1 + i % 2);
+            let mut drawn = Drawn::new(device, [19, k], dtype, (bias, adapter), 90 + i as u64);
+            if let Some(p) = p {
+                drawn = drawn.with_dropout(device, p, [7 + i as u32, u32::MAX]);
+            }
+            for drawn in [drawn.clone(), drawn.clone().with_factor(device, 95), drawn.with_factor(device, 96).packed()] {
+                for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+                    // Rows are counted over all axes but the last.
+                    let (x, t) = Draw::new(97).input(device, &[2, 3, k], x_dtype);
+                    let op = Op::Linear(Linear { parts: drawn.parts(), activations });
+                    let inputs = [vec![&t], drawn.inputs()].concat();
+                    let what = format!("{x_dtype} by {dtype}, {:?}, {activations:?}", drawn.parts());
+                    check(&what, &op, &inputs, &[drawn.expected(&x, x_dtype, activations)]);
+                }
+            }
+        }
+    }
+}
+
+/// A mask is the seed's own, keeps the share that it should, and leaves the mean.
+fn dropout_keeps_what_its_probability_says(device: &Device) {
+    let (rows, k, p) = (64, 512, 0.3);
+    let zero = Tensor::zeros([k, k], DType::F32, device).expect("zeros");
+    let eye = tensor(device, &Array::from_fn(&[k, k], |i| f64::from(u8::from(i[0] == i[1]))), DType::F32);
+    let x = Tensor::full(1.0, [rows, k], DType::F32, device).expect("ones");
+    let run = |seed: [u32; 2], p: f64| {
+        let seed = indices_tensor(device, &seed, &[2]);
+        let adapter = Some(LowRank { a: &eye, b: &eye, scale: 1.0, dropout: Some(Dropout { p, seed: &seed }) });
+        let projection = Projection { adapter, ..(&zero).into() };
+        x.linear(projection, Activations::Exact).and_then(|y| y.to_vec::<f32>()).expect("linear")
+    };
+    let [y, again, other] = [[1, 2], [1, 2], [2, 1]].map(|seed| run(seed, p));
+    assert_eq!(y, again, "the mask is a function of the seed");
+    let differ = y.iter().zip(&other).filter(|(a, b)| a != b).count() as f64 / y.len() as f64;
+    assert!((differ - 2.0 * p * (1.0 - p)).abs() < 0.02, "masks of two seeds are independent: {differ} differ");
+    let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / y.len() as f64;
+    // Three standard deviations of a share among 32768.
+    assert!((dropped - p).abs() < 3.0 * (p * (1.0 - p) / y.len() as f64).sqrt(), "{dropped} dropped of {p}");
+    assert!(y.iter().all(|&y| y == 0.0 || (f64::from(y) - 1.0 / (1.0 - p)).abs() < 1e-6), "what stays is divided by 1 - p");
+    assert!(run([3, 4], 0.0).iter().all(|&y| y == 1.0), "p = 0 drops nothing");
+}
+
 fn linear_rows_do_not_depend_on_neighbours(device: &Device) {
     for dtype in weight_dtypes() {
         let k = inner_length(dtype, 2);
@@ -255,6 +332,11 @@ fn linear_reads_strided_inputs(device: &Device) {
     }
 }
 
+/// A layer that holds a weight alone.
+fn bare(weight: Array) -> Layer {
+    Layer { weight, bias: None, adapter: None, factor: None }
+}
+
 fn linear_reads_weights_cut_out_of_larger_ones(device: &Device) {
     for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let unit = dtype.unit();
@@ -268,8 +350,7 @@ fn linear_reads_weights_cut_out_of_larger_ones(device: &Device) {
         };
         let (from, k) = if unit > 1 { (unit, 2 * unit) } else { (5, 33) };
         let cut = whole.slice(0, 3, 17).and_then(|w| w.slice(1, from, k)).expect("a cut at the edges");
-        let layer =
-            Layer { weight: Array::from_fn(&[17, k], |i| values.at(&[i[0] + 3, i[1] + from])), bias: None, adapter: None };
+        let layer = bare(Array::from_fn(&[17, k], |i| values.at(&[i[0] + 3, i[1] + from])));
         let (x, t) = Draw::new(86).input(device, &[3, k], DType::F32);
         let read = if unit > 1 && activations == Activations::Int8 { reference::int8_blocks(&x) } else { x.clone() };
         let expected = Expected::sums(DType::F32, &reference::linear(&x, &read, &layer), k + 1);
@@ -306,7 +387,7 @@ fn linear_of_the_largest_quants(device: &Device) {
                 let x = Array::from_fn(&[2, k], |i| if signs == 0 || (signs == 1 && i[1] % 2 == 0) { 3.0 } else { -3.0 });
                 let t = tensor(device, &x, DType::F32);
                 for w in [w.clone(), w.pack().expect("pack")] {
-                    let layer = Layer { weight: values.clone(), bias: None, adapter: None };
+                    let layer = bare(values.clone());
                     let read = reference::int8_blocks(&x);
                     let expected = Expected::sums(DType::F32, &reference::linear(&x, &read, &layer), k + 1).equal_terms();
                     let op = Op::Linear(Linear { parts: Parts::default(), activations: Activations::Int8 });
@@ -339,7 +420,7 @@ fn linears_are_linears(device: &Device) {
         let drawn = [
             Drawn::new(device, [19, k], dtype, (true, false), 77),
             Drawn::new(device, [7, k], other, (false, true), 78),
-            Drawn::new(device, [8, k], dtype, (false, false), 79),
+            Drawn::new(device, [8, k], dtype, (false, false), 79).with_factor(device, 98),
         ];
         for x_dtype in DType::FLOATS {
             let (x, t) = Draw::new(80).input(device, &[2, 3, k], x_dtype);
@@ -353,6 +434,12 @@ fn linears_are_linears(device: &Device) {
                 let alone = t.linear(drawn.projection(), activations).expect("linear");
                 same_bits(&format!("linears of {x_dtype} by {dtype}, {activations:?}: {i} alone"), y, &alone);
             }
+            let [first, second, third] = drawn.clone();
+            let drops = [first, second.with_dropout(device, 0.2, [5, 6]), third];
+            let op = Op::Linears(Linears { parts: drops.iter().map(Drawn::parts).collect(), activations });
+            let inputs = std::iter::once(&t).chain(drops.iter().flat_map(Drawn::inputs)).collect::<Vec<_>>();
+            let expected: Vec<_> = drops.iter().map(|d| d.expected(&x, x_dtype, activations)).collect();
+            check(&format!("{x_dtype} by {dtype}, {activations:?}, dropping"), &op, &inputs, &expected);
         }
     }
 }

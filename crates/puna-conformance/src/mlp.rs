@@ -85,6 +85,18 @@ fn gated_mlp_of_every_weight(device: &Device) {
             compare(&format!("{x_dtype} by {dtype}, {parts:?}, {activations:?}"), &t, &x, &drawn, activations);
         }
     }
+    for (dtype, drops) in weight_dtypes().flat_map(|d| [false, true].map(|drops| (d, drops))) {
+        let k = inner_length(dtype, 1);
+        let [mut gate, up, mut down] = layers(device, [k, k], [dtype; 3], [(false, true), (true, false), (true, true)], 129);
+        if drops {
+            (gate, down) = (gate.with_dropout(device, 0.1, [3, 1]), down.with_dropout(device, 0.5, [4, 1]));
+        }
+        let drawn = [gate, up.with_factor(device, 130), down.with_factor(device, 131)];
+        for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+            let (x, t) = Draw::new(132).input(device, &[2, k], x_dtype);
+            compare(&format!("{x_dtype} by {dtype}, factors, dropping {drops}, {activations:?}"), &t, &x, &drawn, activations);
+        }
+    }
     // As real checkpoints mix them: a wider type for what shrinks.
     let [q4, q6] = [BlockType::Q4K, BlockType::Q6K].map(DType::Block);
     let drawn = layers(device, [256, 256], [q4, q4, q6], NONE, 123);

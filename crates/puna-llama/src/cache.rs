@@ -49,8 +49,8 @@ struct PageKey {
     /// The content before this page: the number of the known page there, 0 at the start.
     before: u64,
     tokens: Box<[u32]>,
-    /// Which adapter computed it; 0 for none.
-    adapter: u64,
+    /// Which weights computed it, adapters included.
+    weights: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub struct CachedSequence {
     cache: Cache,
     pages: Vec<u32>,
     tokens: Vec<u32>,
-    adapter: u64,
+    weights: u64,
     /// Whether its pages may be shared: not those of a sequence with rotary frequencies of its own.
     shared: bool,
 }
@@ -123,9 +123,9 @@ impl Cache {
     }
 
     /// A sequence that begins with as much of `tokens` as full pages of the cache hold, but not all: at least the last token is left to compute.
-    /// `adapter`: what the keys are computed with (0: the model alone). `shared`: whether pages may be shared at all.
-    pub fn begin(&self, tokens: &[u32], adapter: u64, shared: bool) -> CachedSequence {
-        let mut sequence = CachedSequence { cache: self.clone(), pages: Vec::new(), tokens: Vec::new(), adapter, shared };
+    /// `weights`: what the keys are computed with ([`Llama::identity`](crate::Llama::identity)). `shared`: whether pages may be shared at all.
+    pub fn begin(&self, tokens: &[u32], weights: u64, shared: bool) -> CachedSequence {
+        let mut sequence = CachedSequence { cache: self.clone(), pages: Vec::new(), tokens: Vec::new(), weights, shared };
         if !shared {
             return sequence;
         }
@@ -133,7 +133,7 @@ impl Cache {
         let size = pages.options.page_size;
         let mut before = 0;
         for chunk in tokens.chunks_exact(size) {
-            let key = PageKey { before, tokens: chunk.into(), adapter };
+            let key = PageKey { before, tokens: chunk.into(), weights };
             if sequence.tokens.len() + size >= tokens.len() {
                 break;
             }
@@ -230,6 +230,11 @@ impl CachedSequence {
         &self.tokens
     }
 
+    /// What its keys are computed with: see [`Cache::begin`].
+    pub fn weights(&self) -> u64 {
+        self.weights
+    }
+
     /// Its pages, in order.
     pub fn pages(&self) -> &[u32] {
         &self.pages
@@ -273,7 +278,7 @@ impl CachedSequence {
                 before = *number;
                 continue;
             }
-            let key = PageKey { before, tokens: tokens.into(), adapter: self.adapter };
+            let key = PageKey { before, tokens: tokens.into(), weights: self.weights };
             if let Some(&other) = pages.known.get(&key) {
                 // Another sequence was first; ours stays its own.
                 before = pages.pages[other as usize].content.as_ref().expect("known pages have content").1;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use puna_tensor::{DType, Device};
 
+use crate::adapter::Adapter;
 use crate::cache::{Cache, CacheOptions};
 use crate::error::Result;
 use crate::generate::Batch;
@@ -56,6 +57,7 @@ pub struct Loader<'a> {
     dtype: Option<DType>,
     activations: Option<DType>,
     pub(crate) tokenizer: Option<PathBuf>,
+    adapter: Option<PathBuf>,
     cache_tokens: Option<usize>,
     cache_dtype: Option<DType>,
     chunk: Option<usize>,
@@ -78,6 +80,12 @@ impl<'a> Loader<'a> {
     /// A tokenizer file in place of the checkpoint's own.
     pub fn tokenizer(mut self, path: impl Into<PathBuf>) -> Self {
         self.tokenizer = Some(path.into());
+        self
+    }
+
+    /// The folder of an adapter, which goes on top of the network: see [`Llama::load_adapter`].
+    pub fn adapter(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.adapter = Some(folder.into());
         self
     }
 
@@ -107,12 +115,17 @@ impl<'a> Loader<'a> {
 
     /// Loads a checkpoint's network.
     ///
-    /// Errors: what is missing or wrong in the checkpoint, by name.
+    /// Errors: what is missing or wrong in the checkpoint, or the adapter, by name.
     pub fn engine(self, checkpoint: &Checkpoint, device: &Device) -> Result<Engine> {
         let mut silent = |_: Progress<'_>| {};
         let progress = self.progress.unwrap_or(&mut silent);
         let options = LoadOptions { dtype: self.dtype, activations: self.activations, pack: true, progress };
-        let llama = Llama::load(checkpoint, device, options)?;
+        // Its headers are read before the weights: what does not fit is told at once.
+        let adapter = self.adapter.map(Adapter::open).transpose()?;
+        let mut llama = Llama::load(checkpoint, device, options)?;
+        if let Some(adapter) = &adapter {
+            llama.load_adapter(adapter)?;
+        }
         let context = llama.config.context_limit().map(|limit| limit.saturating_mul(4));
         let tokens = self.cache_tokens.or(context).unwrap_or(1 << 20);
         let options = CacheOptions { tokens, page_size: 64, dtype: self.cache_dtype.unwrap_or(llama.dtype) };

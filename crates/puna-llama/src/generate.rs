@@ -140,7 +140,7 @@ impl<'m> Batch<'m> {
     /// Errors: an empty prompt, a token that the model does not have, a prompt that leaves no room in the context, an option out of range.
     pub fn add(&mut self, prompt: &[u32], options: Options) -> Result<usize> {
         let rotary = self.rotary.for_prompt(&self.llama.config, prompt.len());
-        let cached = self.cache.begin(prompt, 0, rotary.is_base());
+        let cached = self.cache.begin(prompt, self.llama.identity(), rotary.is_base());
         self.add_cached(cached, prompt, options)
     }
 
@@ -154,6 +154,10 @@ impl<'m> Batch<'m> {
         let fits = cached.len() < prompt.len() && prompt.starts_with(cached.tokens());
         if !fits {
             let message = format!("the {} cached tokens are no beginning of the {} of the prompt", cached.len(), prompt.len());
+            return Err(Error::argument("prompt", message));
+        }
+        if !cached.is_empty() && cached.weights() != self.llama.identity() {
+            let message = "what is cached was computed with other weights, or another adapter; a new sequence would be right";
             return Err(Error::argument("prompt", message));
         }
         if let Some(limit) = self.llama.config.context_limit().filter(|limit| prompt.len() > *limit) {
@@ -300,7 +304,7 @@ impl<'m> Batch<'m> {
         };
         let (starts, positions) = (indices(&starts, device)?, indices(&positions, device)?);
         let (pairs, activations) = (self.llama.config.rope_pairs, self.llama.activations);
-        Ok(Step { positions, cos, sin, pairs, starts, past, activations, around: None })
+        Ok(Step { positions, cos, sin, pairs, starts, past, activations, dropout: None, around: None })
     }
 
     /// One table for all sequences, and each token's row in it. Sequences with frequencies of their own bring tables of their own,

@@ -14,6 +14,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod adapter;
 mod cache;
 pub mod chat;
 pub mod config;
@@ -22,6 +23,7 @@ mod engine;
 mod error;
 mod generate;
 pub mod hub;
+mod initial;
 mod load;
 pub mod model;
 mod module;
@@ -32,12 +34,14 @@ mod step;
 mod text;
 pub mod weights;
 
+pub use adapter::{Adapter, AdapterConfig};
 pub use cache::{Cache, CacheOptions, CachedSequence};
 pub use chat::{ChatInput, ChatTemplate, Message};
 pub use config::{Config, RopeScaling};
 pub use engine::{Engine, Loader};
 pub use error::{Error, Kind, Result};
 pub use generate::{Batch, Drawn, Finish, Options};
+pub use initial::InitialWeights;
 pub use load::{LoadOptions, Progress, Weights};
 pub use model::Llama;
 pub use module::Module;

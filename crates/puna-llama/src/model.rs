@@ -5,9 +5,10 @@
 //!
 //! Touvron and others 2023, arXiv 2302.13971 and 2307.09288; Grattafiori and others 2024, arXiv 2407.21783.
 
-use puna_tensor::op::{Activations, Attention, LowRank, Mask, PagedAttention, PagedInputs, Projection, RopeAndCacheInputs};
+use puna_tensor::op::{Activations, Attention, Mask, PagedAttention, PagedInputs, RopeAndCacheInputs};
 use puna_tensor::{DType, Result, Tensor};
 
+use crate::adapter::Lora;
 use crate::config::Config;
 use crate::module::{Module, module};
 use crate::step::{LayerFn, Past, Step};
@@ -88,17 +89,6 @@ pub struct Linear {
     pub lora: Option<Lora>,
 }
 
-/// A low-rank pair beside a weight: `scale * (x a^T) b^T` is added to its product.
-#[derive(Debug, Clone)]
-pub struct Lora {
-    /// `[rank, in]`.
-    pub lora_a: Tensor,
-    /// `[out, rank]`.
-    pub lora_b: Tensor,
-    /// The factor.
-    pub scale: f64,
-}
-
 /// One row of `hidden_size` a token: `[vocab_size, hidden_size]`.
 #[derive(Debug, Clone)]
 pub struct Embedding {
@@ -120,8 +110,7 @@ module!(Decoder { embed_tokens, layers, norm });
 module!(DecoderLayer { input_layernorm, self_attn, post_attention_layernorm, mlp });
 module!(SelfAttention { q_proj, k_proj, v_proj, o_proj });
 module!(Mlp { gate_proj, up_proj, down_proj });
-module!(Linear { weight, bias, lora });
-module!(Lora { lora_a, lora_b });
+module!(Linear { weight, bias, ..lora });
 module!(Embedding { weight });
 module!(RmsNorm { weight });
 
@@ -150,7 +139,7 @@ impl Llama {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let hidden = hidden.cast(hidden.dtype().accumulator())?;
         match &self.lm_head {
-            Some(head) => hidden.linear(head.projection(), self.activations),
+            Some(head) => hidden.linear(head.read(None)?.projection(), self.activations),
             None => hidden.linear(&self.model.embed_tokens.weight, self.activations),
         }
     }
@@ -191,8 +180,8 @@ impl DecoderLayer {
 
 impl SelfAttention {
     fn forward(&self, x: &Tensor, step: &Step, layer: usize) -> Result<Tensor> {
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj].map(Linear::projection);
-        let [q, k, v] = x.linears(projections, step.activations)?;
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(|linear| linear.read(step.dropout.as_ref()));
+        let [q, k, v] = x.linears([q?.projection(), k?.projection(), v?.projection()], step.activations)?;
         // [tokens, heads * head_dim] -> [tokens, heads, head_dim]
         let heads = |x: Tensor| x.reshape([x.dim(0), x.dim(1) / self.head_dim, self.head_dim]);
         let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
@@ -212,14 +201,14 @@ impl SelfAttention {
             }
         };
         let y = y.reshape([y.dim(0), y.dim(1) * y.dim(2)])?;
-        y.linear(self.o_proj.projection(), step.activations)
+        y.linear(self.o_proj.read(step.dropout.as_ref())?.projection(), step.activations)
     }
 }
 
 impl Mlp {
     fn forward(&self, x: &Tensor, step: &Step) -> Result<Tensor> {
-        let projections = [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::projection);
-        x.gated_mlp(projections, step.activations)
+        let [gate, up, down] = [&self.gate_proj, &self.up_proj, &self.down_proj].map(|linear| linear.read(step.dropout.as_ref()));
+        x.gated_mlp([gate?.projection(), up?.projection(), down?.projection()], step.activations)
     }
 }
 
@@ -227,13 +216,5 @@ impl RmsNorm {
     /// The stream with `x` added, and its normed copy.
     fn add(&self, stream: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
         stream.add_rms_norm(x, &self.weight, self.eps)
-    }
-}
-
-impl Linear {
-    /// What the product with it takes.
-    pub fn projection(&self) -> Projection<'_> {
-        let adapter = self.lora.as_ref().map(|lora| LowRank { a: &lora.lora_a, b: &lora.lora_b, scale: lora.scale, dropout: None });
-        Projection { weight: &self.weight, bias: self.bias.as_ref(), adapter, factor: None }
     }
 }

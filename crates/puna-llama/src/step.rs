@@ -28,6 +28,9 @@ pub struct Step {
     pub past: Past,
     /// How activations are read beside quantised weights.
     pub activations: Activations,
+    /// `[pairs, 2]` u32: the seeds of the dropout in front of adapters, as [`Llama::dropout_seeds`] gives them. Without them nothing is
+    /// dropped, as everywhere but in training.
+    pub dropout: Option<Tensor>,
     /// What runs each layer, where it does not simply run: training computes layers again to save memory.
     pub around: Option<Around>,
 }
@@ -43,9 +46,7 @@ type AroundFn = dyn Fn(LayerFn, &[&Tensor]) -> puna_tensor::Result<Vec<Tensor>> 
 
 impl Around {
     /// Calls `run` with each layer and its arguments.
-    pub fn new(
-        run: impl Fn(LayerFn, &[&Tensor]) -> puna_tensor::Result<Vec<Tensor>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(run: impl Fn(LayerFn, &[&Tensor]) -> puna_tensor::Result<Vec<Tensor>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(run))
     }
 
@@ -110,6 +111,7 @@ impl Step {
             starts: indices(starts, device)?,
             past: Past::None,
             activations: llama.activations,
+            dropout: None,
             around: None,
         })
     }

@@ -4,6 +4,7 @@
 pub mod fixtures;
 pub mod goldens;
 pub mod tidy;
+pub mod train_step;
 
 /// What a chore ends with.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

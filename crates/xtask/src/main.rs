@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask fixtures`, `cargo xtask goldens DIR`, `cargo xtask tidy`.
+//! The project's own chores: `cargo xtask fixtures`, `cargo xtask goldens DIR`, `cargo xtask train-step`, `cargo xtask tidy`.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ enum Chore {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Trains a few steps on given tokens and writes losses, gradients and parameters, for comparison with other implementations.
+    TrainStep(xtask::train_step::Request),
     /// Checks the tree's structure: each op family has its file in every room.
     Tidy,
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Fixtures { which } => xtask::fixtures::fetch(&which).map(|()| true),
         Chore::Goldens { folder, device } => xtask::goldens::run(&folder, &device, &mut |line| println!("{line}")),
+        Chore::TrainStep(request) => xtask::train_step::run(&request).map(|()| true),
         Chore::Tidy => xtask::tidy::run(&mut |line| println!("{line}")),
     };
     match result {

@@ -4,7 +4,7 @@
 use puna_autograd::{backward, grad};
 use puna_tensor::{Axes, DType, Device, Op, Result, Shape, Tensor, no_grad};
 
-pub fn device() -> Device {
+pub(crate) fn device() -> Device {
     thread_local! {
         static DEVICE: Device = puna_cpu::device(puna_cpu::Options { threads: std::num::NonZeroUsize::new(2) }).expect("a CPU");
     }
@@ -12,15 +12,15 @@ pub fn device() -> Device {
 }
 
 /// Runs a body on generators of several seeds, the same ones each time.
-pub fn each(cases: u64, body: impl Fn(&mut Draw)) {
+pub(crate) fn each(cases: u64, body: impl Fn(&mut Draw)) {
     (0..cases).for_each(|seed| body(&mut Draw::new(seed)));
 }
 
 /// A generator (SplitMix64: Steele, Lea and Flood 2014).
-pub struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d))
     }
 
@@ -32,7 +32,7 @@ impl Draw {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.bits() % n.max(1) as u64) as usize
     }
 
@@ -42,13 +42,13 @@ impl Draw {
     }
 
     /// Axes of 1 to 4 entries.
-    pub fn shape(&mut self, least: usize, most: usize) -> Vec<usize> {
+    pub(crate) fn shape(&mut self, least: usize, most: usize) -> Vec<usize> {
         let rank = least + self.below(most - least + 1);
         (0..rank).map(|_| 1 + self.below(4)).collect()
     }
 
     /// A shape that broadcasts to `shape`: some axes of length 1, leading ones perhaps missing.
-    pub fn narrowed(&mut self, shape: &[usize]) -> Vec<usize> {
+    pub(crate) fn narrowed(&mut self, shape: &[usize]) -> Vec<usize> {
         let mut narrow: Vec<usize> = shape.iter().map(|&length| if self.below(4) == 0 { 1 } else { length }).collect();
         if self.below(4) == 0 && !narrow.is_empty() {
             narrow.remove(0);
@@ -56,24 +56,24 @@ impl Draw {
         narrow
     }
 
-    pub fn order(&mut self, n: usize) -> Vec<usize> {
+    pub(crate) fn order(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         (1..n).rev().for_each(|i| order.swap(i, self.below(i + 1)));
         order
     }
 
     /// About normal f64 values in a leaf of any layout.
-    pub fn floats(&mut self, shape: &[usize]) -> Tensor {
+    pub(crate) fn floats(&mut self, shape: &[usize]) -> Tensor {
         self.floats_by(shape, |v| v)
     }
 
-    pub fn floats_by(&mut self, shape: &[usize], f: impl Fn(f64) -> f64) -> Tensor {
+    pub(crate) fn floats_by(&mut self, shape: &[usize], f: impl Fn(f64) -> f64) -> Tensor {
         let values: Vec<f64> = (0..shape.iter().product()).map(|_| f(self.normal())).collect();
         self.place(&values, shape)
     }
 
     /// Values at least 0.1 apart: the order of no two changes with a small step.
-    pub fn distinct(&mut self, shape: &[usize]) -> Tensor {
+    pub(crate) fn distinct(&mut self, shape: &[usize]) -> Tensor {
         let n = shape.iter().product();
         let values: Vec<f64> = self.order(n).into_iter().map(|i| i as f64 * 0.1 - 1.0).collect();
         self.place(&values, shape)
@@ -102,7 +102,7 @@ impl Draw {
     }
 
     /// Indices below `n`; one in eight is out of range.
-    pub fn indices(&mut self, shape: &[usize], n: usize) -> Tensor {
+    pub(crate) fn indices(&mut self, shape: &[usize], n: usize) -> Tensor {
         let values: Vec<u32> = (0..shape.iter().product())
             .map(|_| if self.below(8) == 0 { u32::MAX - self.below(3) as u32 } else { self.below(n) as u32 })
             .collect();
@@ -110,12 +110,12 @@ impl Draw {
     }
 }
 
-pub fn leaf(values: &[f64], shape: &[usize]) -> Tensor {
+pub(crate) fn leaf(values: &[f64], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, Shape::new(shape).unwrap(), &device()).unwrap().tracked()
 }
 
 /// What results are weighted by, so that each of their elements matters differently.
-pub fn weights(shape: &Shape, dtype: DType) -> Tensor {
+pub(crate) fn weights(shape: &Shape, dtype: DType) -> Tensor {
     let values: Vec<f64> = (0..shape.elements()).map(|i| ((i * 7 + 3) % 11) as f64 * 0.17 - 0.8).collect();
     Tensor::from_slice(&values, *shape, &device()).unwrap().cast(dtype).unwrap()
 }
@@ -149,13 +149,13 @@ fn differences(inputs: &[Tensor], which: usize, f: &dyn Fn(&[Tensor]) -> Result<
 
 /// Compares the gradients of a function of f64 tensors with central differences, all inputs at once and each alone.
 #[track_caller]
-pub fn check(what: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+pub(crate) fn check(what: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     check_all(what, inputs, &|inputs| Ok(vec![f(inputs)?]));
 }
 
 /// The same of an op, its rule also against the gradient of its lowering.
 #[track_caller]
-pub fn check_fused(what: &str, op: &Op, inputs: &[Tensor]) {
+pub(crate) fn check_fused(what: &str, op: &Op, inputs: &[Tensor]) {
     let name = op.name();
     let apply = |inputs: &[Tensor]| Ok(op.clone().apply(&inputs.iter().collect::<Vec<_>>())?.all());
     check_all(&format!("{name} {what}"), inputs, &apply);
@@ -215,7 +215,7 @@ fn check_all(what: &str, inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Vec<
 
 /// Compares by Frobenius error, relative to the larger of the norm and 1: what inputs of that size may cancel to.
 #[track_caller]
-pub fn close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+pub(crate) fn close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
     assert_eq!((a.shape(), a.dtype()), (b.shape(), b.dtype()), "{what}");
     let read = |t: &Tensor| t.detach().cast(DType::F64).unwrap().to_vec::<f64>().unwrap();
     let (a, b) = (read(a), read(b));

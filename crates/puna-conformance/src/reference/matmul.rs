@@ -1,3 +1,4 @@
+use super::random::{uniform, word};
 use super::{Sums, add_up, broadcast_shape};
 use crate::Array;
 
@@ -24,8 +25,18 @@ pub struct Adapter {
     pub a: Array,
     /// `[N, R]`.
     pub b: Array,
-    /// The factor.
+    /// What it is multiplied by.
     pub scale: f64,
+    /// The probability that an element of its input is dropped, and the seed of which are.
+    pub dropout: Option<(f64, [u32; 2])>,
+}
+
+impl Adapter {
+    /// Element `k` of row `r` of its input, `x` before dropout.
+    fn read(&self, x: f64, r: usize, k: usize) -> f64 {
+        let Some((p, seed)) = self.dropout else { return x };
+        if uniform(word(seed, r as u32, k)) >= f64::from(p as f32) { x / (1.0 - p) } else { 0.0 }
+    }
 }
 
 /// What a linear layer holds, its blocks decoded.
@@ -37,9 +48,12 @@ pub struct Layer {
     pub bias: Option<Array>,
     /// The low-rank pair.
     pub adapter: Option<Adapter>,
+    /// `[N]`.
+    pub factor: Option<Array>,
 }
 
-/// `y[.., n] = sum_k read[.., k] weight[n, k] + bias[n] + scale sum_r b[n, r] (sum_k a[r, k] x[.., k])`, `read` being `x` or its 8-bit blocks.
+/// `y[.., n] = factor[n] (sum_k read[.., k] weight[n, k] + scale sum_r b[n, r] (sum_k a[r, k] drop(x)[.., k])) + bias[n]`, `read` being `x` or
+/// its 8-bit blocks.
 pub fn linear(x: &Array, read: &Array, layer: &Layer) -> Sums {
     let [n, k] = layer.weight.shape[..] else { panic!("a weight has two axes") };
     let mut shape = x.shape.clone();
@@ -49,17 +63,21 @@ pub fn linear(x: &Array, read: &Array, layer: &Layer) -> Sums {
         let (x, read) = (x.row(row), read.row(row));
         for i in 0..n {
             let (mut sum, mut size) = add_up((0..k).map(|j| read[j] * layer.weight.values[i * k + j]));
-            if let Some(bias) = &layer.bias {
-                sum += bias.values[i];
-                size += bias.values[i].abs();
-            }
-            if let Some(Adapter { a, b, scale }) = &layer.adapter {
+            if let Some(adapter @ Adapter { a, b, scale, .. }) = &layer.adapter {
                 for r in 0..a.shape[0] {
-                    let (inner, inner_size) = add_up((0..k).map(|j| a.values[r * k + j] * x[j]));
+                    let (inner, inner_size) = add_up((0..k).map(|j| a.values[r * k + j] * adapter.read(x[j], row, j)));
                     let factor = scale * b.values[i * a.shape[0] + r];
                     sum += factor * inner;
                     size += factor.abs() * inner_size;
                 }
+            }
+            if let Some(factor) = &layer.factor {
+                sum *= factor.values[i];
+                size *= factor.values[i].abs();
+            }
+            if let Some(bias) = &layer.bias {
+                sum += bias.values[i];
+                size += bias.values[i].abs();
             }
             pairs.push((sum, size));
         }
@@ -115,13 +133,17 @@ mod tests {
         assert_eq!(matmul(&a, &b).value, Array::new(&[2, 1], vec![-2.0, -2.0]));
         let batched = matmul(&a.reshape(&[1, 2, 3]), &Array::new(&[2, 3, 1], vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0]));
         assert_eq!(batched.value, Array::new(&[2, 2, 1], vec![1.0, 4.0, 3.0, 6.0]));
-        let adapter = Adapter { a: Array::new(&[1, 3], vec![1.0, 1.0, 1.0]), b: Array::new(&[1, 1], vec![2.0]), scale: 0.5 };
-        let layer = Layer {
+        let adapter =
+            Adapter { a: Array::new(&[1, 3], vec![1.0, 1.0, 1.0]), b: Array::new(&[1, 1], vec![2.0]), scale: 0.5, dropout: None };
+        let mut layer = Layer {
             weight: Array::new(&[1, 3], vec![1.0, 0.0, 0.0]),
             bias: Some(Array::new(&[1], vec![10.0])),
             adapter: Some(adapter),
+            factor: None,
         };
         assert_eq!(linear(&a, &a, &layer).value, Array::new(&[2, 1], vec![1.0 + 10.0 + 6.0, 4.0 + 10.0 + 15.0]));
+        layer.factor = Some(Array::new(&[1], vec![3.0]));
+        assert_eq!(linear(&a, &a, &layer).value, Array::new(&[2, 1], vec![3.0 * 7.0 + 10.0, 3.0 * 19.0 + 10.0]));
         assert_eq!(linear_input_grad(&Array::new(&[1], vec![2.0]), &layer.weight).value, Array::new(&[3], vec![2.0, 0.0, 0.0]));
     }
 

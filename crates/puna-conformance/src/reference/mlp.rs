@@ -55,6 +55,7 @@ pub fn gated_mlp(x: &Array, layers: &[Layer; 3], dtype: DType, int8: [bool; 3]) 
     let mut sizes = layers[2].clone();
     sizes.weight = sizes.weight.map(f64::abs);
     sizes.bias = sizes.bias.map(|b| b.map(f64::abs));
+    sizes.factor = sizes.factor.map(|f| f.map(f64::abs));
     if let Some(adapter) = &mut sizes.adapter {
         (adapter.a, adapter.b, adapter.scale) = (adapter.a.map(f64::abs), adapter.b.map(f64::abs), adapter.scale.abs());
     }
@@ -73,7 +74,7 @@ pub fn gated_mlp(x: &Array, layers: &[Layer; 3], dtype: DType, int8: [bool; 3]) 
             *slack = if d > 0.0 && to_half <= 2.0 * off { d } else { 0.0 };
         }
     }
-    let bare = Layer { weight: sizes.weight, bias: None, adapter: None };
+    let bare = Layer { weight: sizes.weight, bias: None, adapter: None, factor: sizes.factor };
     GatedMlpResult { slack: linear(&slack, &slack, &bare).value, y, gate, up }
 }
 

@@ -12,7 +12,7 @@ use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
 use puna_tensor::{Result, Tensor};
 
 use self::keys::{Place, Rows, Sequence, sequences};
-use super::matmul::wide::{Indices, Source, Wide, buffer, in_wide, scratch, with_row};
+use super::wide::{Indices, Source, Wide, buffer, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 

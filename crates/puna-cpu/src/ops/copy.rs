@@ -11,7 +11,7 @@ use puna_tensor::{DType, Result, Tensor};
 use self::convert::{Place, convert, convert_to, copy_runs, copy_units, store_f64};
 use self::lane::Elements;
 use self::walk::Walk;
-use super::matmul::wide::scratch;
+use super::wide::scratch;
 use crate::backend::Cpu;
 use crate::memory::{read, write};
 

@@ -8,7 +8,7 @@ use puna_tensor::{DType, Result, Tensor};
 use self::functions::Real;
 use super::copy::lane::{Elements, Lane};
 use super::copy::walk::Walk;
-use super::matmul::wide::{in_wide, scratch, with_row};
+use super::wide::{in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 

@@ -3,7 +3,7 @@
 use puna_tensor::{DType, Layout, Result, Tensor};
 
 use super::copy::convert::convert;
-use super::matmul::wide::{Source, Wide, in_wide, scratch, with_row};
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use super::matmul::{decode_packed_row, decode_packed_row_f64};
 use crate::backend::Cpu;
 use crate::memory::{read, write};

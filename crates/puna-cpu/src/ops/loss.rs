@@ -4,7 +4,7 @@ use puna_tensor::op::{Activations, CrossEntropyBackward, LinearCrossEntropyBackw
 use puna_tensor::{Op, Result, Tensor};
 
 use super::index::numbers as labels;
-use super::matmul::wide::{Source, Wide, in_wide, scratch, with_row};
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use super::softmax::log_sum;
 use crate::backend::Cpu;
 use crate::memory::{read, write};

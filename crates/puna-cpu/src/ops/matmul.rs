@@ -3,19 +3,17 @@
 
 mod blocks;
 mod dense;
-mod kernel;
+pub(super) mod kernel;
 pub(crate) mod linear;
-pub(crate) mod row;
 mod tile;
 mod weight;
-pub(crate) mod wide;
 
 use puna_tensor::op::{Activations, Linear, Linears, Projection};
 use puna_tensor::{Backend, Buffer, Execution, Result, Tensor};
 
 use self::linear::{Product, project, with_rows};
 use self::weight::Weight;
-use self::wide::{Wide, in_wide, scratch};
+use super::wide::{Wide, in_wide, scratch};
 use crate::backend::Cpu;
 use crate::memory::{Memory, write};
 

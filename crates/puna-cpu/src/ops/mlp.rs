@@ -4,7 +4,7 @@ use puna_tensor::op::GatedMlp;
 use puna_tensor::{DType, Result, Tensor};
 
 use super::matmul::linear::{Product, Rows, project, with_rows};
-use super::matmul::wide::{Source, Wide, buffer, in_wide, round_to, scratch, with_row};
+use super::wide::{Source, Wide, buffer, in_wide, round_to, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 

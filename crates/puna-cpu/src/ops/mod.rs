@@ -13,9 +13,12 @@ mod optimizer;
 mod random;
 mod reduce;
 mod rope;
+mod row;
 mod sampling;
 mod softmax;
+pub(crate) mod wide;
 
+use puna_tensor::op::Parts;
 use puna_tensor::{Execution, Op, Result, Tensor};
 
 use crate::backend::Cpu;
@@ -47,6 +50,10 @@ pub(crate) fn execute(cpu: &Cpu, op: &Op, inputs: &[&Tensor], outputs: &[Tensor]
         Op::TakeBackward(_) => index::take_backward(cpu, inputs, outputs)?,
         Op::MatMul => matmul::matmul(cpu, inputs, outputs)?,
         Op::Int8Blocks => matmul::int8_blocks(cpu, inputs, outputs)?,
+        // Elements are dropped in training alone; there is no kernel that does.
+        Op::Linear(op) if op.parts.drops() => return Ok(Execution::Unsupported),
+        Op::Linears(op) if op.parts.iter().any(Parts::drops) => return Ok(Execution::Unsupported),
+        Op::GatedMlp(op) if op.parts.iter().any(Parts::drops) => return Ok(Execution::Unsupported),
         Op::Linear(op) => matmul::linear(cpu, op, inputs, outputs)?,
         Op::Linears(op) => matmul::linears(cpu, op, inputs, outputs)?,
         Op::LinearInputGrad(_) => return matmul::linear_input_grad(cpu, inputs, outputs),

@@ -3,7 +3,7 @@
 use puna_tensor::op::{AddRmsNorm, RmsNorm, RmsNormBackward};
 use puna_tensor::{Result, Tensor};
 
-use super::matmul::wide::{Source, Wide, in_wide, round_to, scratch, with_row};
+use super::wide::{Source, Wide, in_wide, round_to, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 

@@ -3,7 +3,7 @@
 use puna_tensor::op::{AdamW, Sgd};
 use puna_tensor::{Execution, Result, Tensor};
 
-use super::matmul::wide::{Source, Wide, in_wide, scratch};
+use super::wide::{Source, Wide, in_wide, scratch};
 use crate::backend::Cpu;
 use crate::memory::{Write, read, write};
 use crate::simd::vector::Real;

@@ -3,7 +3,7 @@
 use puna_tensor::op::{Distribution, Random};
 use puna_tensor::{Result, Tensor};
 
-use super::matmul::wide::Indices;
+use super::wide::Indices;
 use crate::backend::Cpu;
 use crate::memory::write;
 

@@ -11,7 +11,7 @@ pub(super) use self::sort::{key, sort};
 use super::copy::convert::store_i64;
 use super::copy::lane::{Elements, Lane};
 use super::copy::walk::Walk;
-use super::matmul::wide::{Source, Wide, in_wide, scratch, with_row};
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 use crate::simd::Isa;

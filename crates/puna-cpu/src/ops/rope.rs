@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use puna_tensor::op::{Rope, RopeAndCache, RopePairs};
 use puna_tensor::{Layout, Result, Tensor};
 
-use super::matmul::wide::{Indices, Source, Wide, in_wide, round_to, scratch, with_row};
+use super::wide::{Indices, Source, Wide, in_wide, round_to, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 

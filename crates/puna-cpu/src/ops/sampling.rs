@@ -3,7 +3,7 @@
 use puna_tensor::op::{Sample, SamplingParameters};
 use puna_tensor::{Result, Tensor};
 
-use super::matmul::wide::{Indices, Source, scratch};
+use super::wide::{Indices, Source, scratch};
 use super::random;
 use super::reduce::key;
 use super::softmax::log_sum;

@@ -2,7 +2,7 @@
 
 use puna_tensor::{Result, Tensor};
 
-use super::matmul::wide::{Source, Wide, in_wide, scratch, with_row};
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::write;
 use crate::simd::Isa;

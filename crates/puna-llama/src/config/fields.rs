@@ -28,24 +28,25 @@ pub(super) fn parse_json(place: &str, bytes: &[u8], most: usize) -> Result<Map<S
 
 /// An object's fields; `null` is as absent.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
-    pub(super) place: &'a str,
-    pub(super) object: &'a Map<String, Value>,
+pub(crate) struct Fields<'a> {
+    pub(crate) place: &'a str,
+    pub(crate) object: &'a Map<String, Value>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
-    fn wrong<T>(&self, name: &str, wanted: &str) -> Result<T> {
+    /// The error of a field that is not what it should be.
+    pub(crate) fn wrong<T>(&self, name: &str, wanted: &str) -> Result<T> {
         let shown = self.get(name).map(ToString::to_string).unwrap_or_default();
         let shown: String = shown.chars().take(60).collect();
         Err(Error::config(self.place, format!("{name} is {shown}; {wanted} would be right")))
     }
 
     /// A whole number from 0 on; `4096.0` is one too.
-    pub(super) fn count(&self, name: &str) -> Result<Option<usize>> {
+    pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let whole = value.as_f64().filter(|v| v.fract() == 0.0 && (0.0..=9e15).contains(v)).map(|v| v as u64);
         match value.as_u64().or(whole).and_then(|n| usize::try_from(n).ok()) {
@@ -58,7 +59,7 @@ impl<'a> Fields<'a> {
         self.count(name)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<f64>> {
         match self.get(name) {
             None => Ok(None),
             Some(value) => match value.as_f64().filter(|v| v.is_finite()) {
@@ -72,7 +73,7 @@ impl<'a> Fields<'a> {
         self.number(name)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
@@ -80,7 +81,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -88,7 +89,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>> {
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Fields<'a>>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(Fields { place: self.place, object })),

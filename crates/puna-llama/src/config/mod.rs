@@ -9,7 +9,7 @@ mod tensors;
 use puna_tensor::DType;
 use puna_tensor::op::RopePairs;
 
-pub(crate) use fields::read_json;
+pub(crate) use fields::{Fields, read_json};
 pub use meta::FromWeights;
 pub(crate) use tensors::because;
 

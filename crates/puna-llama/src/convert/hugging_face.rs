@@ -129,7 +129,7 @@ fn steps<'a>(checkpoint: &'a Checkpoint, dtype: Option<DType>, written: &mut Wri
 }
 
 /// The tokenizer, where it has to be written anew: `tokenizer.json` is copied.
-fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Tokenizer, Value)>> {
+pub(super) fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Tokenizer, Value)>> {
     match vocabulary::source(checkpoint) {
         TokenizerSource::Missing => Ok(None),
         TokenizerSource::File(path) if path.file_name().is_some_and(|name| name == "tokenizer.json") => Ok(None),
@@ -142,7 +142,7 @@ fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<(Tokenizer, Value)>>
 }
 
 /// What the checkpoint says of generation; of ids, where it says nothing, what its tokenizer says.
-fn generation(checkpoint: &Checkpoint, read: Option<&(Tokenizer, Value)>) -> GenerationConfig {
+pub(super) fn generation(checkpoint: &Checkpoint, read: Option<&(Tokenizer, Value)>) -> GenerationConfig {
     let mut generation = checkpoint.generation().clone();
     if let Some((tokenizer, _)) = read {
         generation.bos = generation.bos.or(tokenizer.bos());
@@ -166,7 +166,7 @@ fn config_json(checkpoint: &Checkpoint, steps: &[Step<'_>], generation: &Generat
     config.to_hf_json()
 }
 
-fn write_tokenizer(
+pub(super) fn write_tokenizer(
     checkpoint: &Checkpoint,
     folder: &Path,
     read: Option<&(Tokenizer, Value)>,
@@ -183,7 +183,10 @@ fn write_tokenizer(
             json_file(&path, json)?;
             written.files.push(path);
             let path = folder.join("tokenizer_config.json");
-            json_file(&path, &tokenizer_config(checkpoint, tokenizer))?;
+            json_file(
+                &path,
+                &tokenizer_config(tokenizer, checkpoint.config().context_limit(), checkpoint.chat_template_source()),
+            )?;
             written.files.push(path);
         }
         (None, TokenizerSource::File(source)) => {
@@ -201,7 +204,7 @@ fn write_tokenizer(
     Ok(())
 }
 
-fn tokenizer_config(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Value {
+pub(super) fn tokenizer_config(tokenizer: &Tokenizer, context: Option<usize>, chat_template: Option<&str>) -> Value {
     let mut object = Map::new();
     object.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
     let tokens = [
@@ -217,8 +220,8 @@ fn tokenizer_config(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Value {
     }
     // Otherwise transformers takes spaces before punctuation out of what is decoded.
     object.insert("clean_up_tokenization_spaces".into(), json!(false));
-    object.insert("model_max_length".into(), json!(checkpoint.config().context_limit()));
-    if let Some(template) = checkpoint.chat_template_source() {
+    object.insert("model_max_length".into(), json!(context));
+    if let Some(template) = chat_template {
         object.insert("chat_template".into(), template.into());
     }
     Value::Object(object)
@@ -233,7 +236,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Removes what a checkpoint that was there before would leave: shards, a chat template, a tokenizer that is not this one's.
-fn remove_stale(folder: &Path, written: &[PathBuf]) -> Result<()> {
+pub(super) fn remove_stale(folder: &Path, written: &[PathBuf]) -> Result<()> {
     let is_shard = |name: &str| {
         let stem = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
         let numbers = stem.and_then(|stem| stem.split_once("-of-"));

@@ -1,4 +1,4 @@
-//! Checkpoints from one form to another: a Hugging Face folder, or a GGUF file.
+//! Checkpoints from one form to another: a Hugging Face folder, or a GGUF file; and a model in memory to a folder ([`Llama::save`](crate::Llama::save)).
 //!
 //! Tensors are read, converted and written one after another: memory holds the largest of them, not the model. Rows of q and k are
 //! reordered where the target pairs rotary dimensions otherwise. Files appear whole or not at all.
@@ -19,6 +19,7 @@ mod elements;
 mod file_type;
 mod gguf;
 mod hugging_face;
+mod save;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use puna_tensor::op::RopePairs;
 pub use file_type::{FileType, Mix};
 pub use gguf::{GgufOptions, to_gguf};
 pub use hugging_face::{HuggingFaceOptions, to_hugging_face};
+pub use save::{SaveOptions, Vocabulary};
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -135,7 +137,7 @@ impl Producer<'_, '_> {
 }
 
 /// How many heads a tensor's rows are turned in by rotary positions; `None` where they are not.
-fn turned_heads(config: &Config, name: &str) -> Option<usize> {
+pub(crate) fn turned_heads(config: &Config, name: &str) -> Option<usize> {
     if name.contains(".self_attn.q_proj.") {
         Some(config.heads)
     } else if name.contains(".self_attn.k_proj.") {

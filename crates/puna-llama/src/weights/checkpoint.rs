@@ -8,6 +8,7 @@ use puna_tensor::{Device, Tensor};
 
 use super::gguf::Gguf;
 use super::layouts;
+use super::mmap::MappedFile;
 use super::tensor::{StoredType, TensorInfo};
 use crate::config::{Config, because};
 use crate::error::{Error, Kind, Result};
@@ -84,6 +85,14 @@ impl Checkpoint {
     /// Errors: files that are not there, not what their format allows, or of a model that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         layouts::open(path.as_ref())
+    }
+
+    /// Describes a GGUF file that is held in memory: one that a program carries. `name` is what errors call it.
+    ///
+    /// Errors: as [`open`](Self::open).
+    pub fn from_gguf(name: &str, bytes: Vec<u8>) -> Result<Self> {
+        let gguf = Gguf::parse(&MappedFile::from_vec(name, bytes))?;
+        layouts::describe_gguf(Path::new(name), vec![gguf])
     }
 
     /// Where it is.

@@ -379,7 +379,10 @@ fn join(mut parts: Vec<TensorInfo>, full: Option<&[usize]>) -> Result<TensorInfo
 }
 
 fn open_gguf(path: &Path) -> Result<Checkpoint> {
-    let gguf = Gguf::open_all(path)?;
+    describe_gguf(path, Gguf::open_all(path)?)
+}
+
+pub(super) fn describe_gguf(path: &Path, gguf: Vec<Gguf>) -> Result<Checkpoint> {
     let mut tensors = Vec::new();
     for info in gguf.iter().flat_map(Gguf::tensors) {
         let mut info = info.clone();

@@ -117,7 +117,10 @@ pub fn json_file(path: &Path, value: &Value) -> Result<()> {
     })
 }
 
-fn safetensors_file(path: &Path, tensors: &[TensorPlan], produce: &mut Produce<'_>) -> Result<()> {
+/// Writes tensors as one file.
+///
+/// Errors: as [`safetensors`].
+pub fn safetensors_file(path: &Path, tensors: &[TensorPlan], produce: &mut Produce<'_>) -> Result<()> {
     let mut header = Map::new();
     // transformers refuses files that do not say so.
     header.insert("__metadata__".into(), json!({"format": "pt"}));

@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use puna::llama::{Checkpoint, Kind};
+use puna::llama::{Checkpoint, Engine, Error, Kind};
 use puna::prelude::*;
 use safetensors::SafeTensors;
 
@@ -26,12 +26,12 @@ struct Golden {
 }
 
 pub(super) fn check(label: &str, folder: &Path, device_name: &str, device: &Device, report: &mut Report<'_>) {
-    let path = match checkpoint_in(folder) {
-        Some(path) => path,
+    let (path, adapter) = match checkpoint_in(folder) {
+        Some(found) => found,
         None => return report.tell(label, Ok(Outcome::Skipped("no checkpoint beside expected.safetensors".into()))),
     };
-    let checkpoint = match Checkpoint::open(&path) {
-        Ok(checkpoint) => checkpoint,
+    let source = match Checkpoint::open(&path) {
+        Ok(checkpoint) => Source { checkpoint, adapter },
         Err(error) if error.kind() == Kind::Unsupported => return report.tell(label, Ok(Outcome::Skipped(error.to_string()))),
         Err(error) => return report.tell(label, Err(error.into())),
     };
@@ -41,24 +41,55 @@ pub(super) fn check(label: &str, folder: &Path, device_name: &str, device: &Devi
     };
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let bound = if dtype == DType::F32 { F32 } else { HALF };
-        report.tell(format!("{label} {dtype}"), logits(&checkpoint, Some(dtype), &goldens, bound, device));
+        report.tell(format!("{label} {dtype}"), logits(&source, Some(dtype), &goldens, bound, device));
     }
-    let blocks: Vec<_> = checkpoint.tensors().filter_map(|tensor| tensor.dtype().ok()?.block()).collect();
+    if source.adapter.is_some() {
+        report.tell(format!("{label} merged"), merged(&source, &goldens, device));
+    }
+    let blocks: Vec<_> = source.checkpoint.tensors().filter_map(|tensor| tensor.dtype().ok()?.block()).collect();
     if !blocks.is_empty() {
         let bound = if blocks.iter().any(|block| block.values() == 256) { INT8_K } else { INT8 };
-        report.tell(format!("{label} int8 activations"), logits(&checkpoint, None, &goldens, bound, device));
+        report.tell(format!("{label} int8 activations"), logits(&source, None, &goldens, bound, device));
     }
-    report.tell(format!("{label} greedy"), greedy(&checkpoint, &goldens, device));
-    report.tell(format!("{label} threads and chunks"), invariance(&checkpoint, &goldens, device_name));
+    report.tell(format!("{label} greedy"), greedy(&source, &goldens, device));
+    report.tell(format!("{label} threads and chunks"), invariance(&source, &goldens, device_name));
 }
 
-/// The checkpoint that belongs to the goldens of a folder: the folder itself, or a GGUF in it.
-fn checkpoint_in(folder: &Path) -> Option<PathBuf> {
+/// What goldens are of: a checkpoint, with an adapter on it where there is one.
+struct Source {
+    checkpoint: Checkpoint,
+    adapter: Option<PathBuf>,
+}
+
+impl Source {
+    fn engine(&self, dtype: Option<DType>, chunk: Option<usize>, device: &Device) -> Result<Engine> {
+        let mut loader = Model::loader();
+        if let Some(dtype) = dtype {
+            loader = loader.dtype(dtype);
+        }
+        if let Some(chunk) = chunk {
+            loader = loader.prefill_chunk(chunk);
+        }
+        if let Some(adapter) = &self.adapter {
+            loader = loader.adapter(adapter);
+        }
+        Ok(loader.engine(&self.checkpoint, device)?)
+    }
+}
+
+/// The checkpoint that belongs to the goldens of a folder: the folder itself, or a GGUF in it; or `base` in or beside it, and the
+/// adapter for it.
+pub(super) fn checkpoint_in(folder: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
     if ["config.json", "params.json"].iter().any(|name| folder.join(name).exists()) {
-        return Some(folder.into());
+        return Some((folder.into(), None));
+    }
+    for (adapter, base) in [(folder.join("adapter"), folder.join("base")), (folder.into(), folder.with_file_name("base"))] {
+        if adapter.join("adapter_config.json").exists() && base.exists() {
+            return Some((base, Some(adapter)));
+        }
     }
     let mut files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    files.find(|path| path.extension().is_some_and(|extension| extension == "gguf"))
+    files.find(|path| path.extension().is_some_and(|extension| extension == "gguf")).map(|path| (path, None))
 }
 
 fn read(path: &Path) -> Result<Vec<Golden>> {
@@ -73,24 +104,38 @@ fn read(path: &Path) -> Result<Vec<Golden>> {
     if goldens.is_empty() { Err("expected.safetensors holds no prompt.0.ids".into()) } else { Ok(goldens) }
 }
 
-fn logits(checkpoint: &Checkpoint, dtype: Option<DType>, goldens: &[Golden], bound: f64, device: &Device) -> Result<Outcome> {
-    let loader = Model::loader();
-    let engine = match dtype {
-        Some(dtype) => loader.dtype(dtype),
-        None => loader,
+fn logits(source: &Source, dtype: Option<DType>, goldens: &[Golden], bound: f64, device: &Device) -> Result<Outcome> {
+    let engine = source.engine(dtype, None, device)?;
+    Ok(Outcome::within(worst(&engine, goldens)?, bound, "logits"))
+}
+
+/// The adapter worked into f32 weights, and taken out again: the same bits as before.
+fn merged(source: &Source, goldens: &[Golden], device: &Device) -> Result<Outcome> {
+    let mut engine = source.engine(Some(DType::F32), None, device)?;
+    let first = |engine: &Engine| Ok::<_, Error>(engine.llama.sequence_logits(&goldens[0].ids)?.to_vec::<f32>()?);
+    let applied = first(&engine)?;
+    let former = engine.llama.merge_adapter(None)?;
+    let off = worst(&engine, goldens)?;
+    engine.llama.unmerge_adapter(former)?;
+    if !same_bits(&first(&engine)?, &applied) {
+        return Ok(Outcome::Off("unmerged, it gives other bits than before it was merged".into()));
     }
-    .engine(checkpoint, device)?;
+    Ok(Outcome::within(off, F32, "logits"))
+}
+
+/// The largest error of the goldens' logits.
+fn worst(engine: &Engine, goldens: &[Golden]) -> Result<f64> {
     let mut worst = 0.0f64;
     for golden in goldens {
         let logits = engine.llama.sequence_logits(&golden.ids)?.to_vec::<f32>()?;
         let error = relative(&logits, &golden.logits);
         worst = if error.is_nan() { error } else { worst.max(error) };
     }
-    Ok(Outcome::within(worst, bound, "logits"))
+    Ok(worst)
 }
 
-fn greedy(checkpoint: &Checkpoint, goldens: &[Golden], device: &Device) -> Result<Outcome> {
-    let engine = Model::loader().dtype(DType::F32).engine(checkpoint, device)?;
+fn greedy(source: &Source, goldens: &[Golden], device: &Device) -> Result<Outcome> {
+    let engine = source.engine(Some(DType::F32), None, device)?;
     let mut batch = engine.batch();
     let mut expected = Vec::new();
     // All prompts in shared steps: neighbours change nothing.
@@ -110,18 +155,14 @@ fn greedy(checkpoint: &Checkpoint, goldens: &[Golden], device: &Device) -> Resul
 }
 
 /// Logits without a cache on 1 to 4 threads, and those of the last token through a cache in chunks of 1, 7, 64 and all, are the same bits.
-fn invariance(checkpoint: &Checkpoint, goldens: &[Golden], device_name: &str) -> Result<Outcome> {
+fn invariance(source: &Source, goldens: &[Golden], device_name: &str) -> Result<Outcome> {
     let longest = goldens.iter().max_by_key(|golden| golden.ids.len()).ok_or("there are no prompts")?;
     let mut whole: Option<Vec<f32>> = None;
     let mut total = 0;
     for threads in 1..=4 {
         let device = puna::device_with_threads(device_name, NonZeroUsize::new(threads))?;
         for dtype in [Some(DType::F32), None] {
-            let loader = || match dtype {
-                Some(dtype) => Model::loader().dtype(dtype),
-                None => Model::loader(),
-            };
-            let engine = loader().engine(checkpoint, &device)?;
+            let engine = source.engine(dtype, None, &device)?;
             let logits = engine.llama.sequence_logits(&longest.ids)?.to_vec::<f32>()?;
             if dtype.is_some() {
                 match &whole {
@@ -135,7 +176,7 @@ fn invariance(checkpoint: &Checkpoint, goldens: &[Golden], device_name: &str) ->
             let vocab = logits.len() / longest.ids.len();
             let last = &logits[logits.len() - vocab..];
             for chunk in [1, 7, 64, usize::MAX] {
-                let engine = loader().prefill_chunk(chunk).engine(checkpoint, &device)?;
+                let engine = source.engine(dtype, Some(chunk), &device)?;
                 let top = cached_logits(&engine, &longest.ids, vocab)?;
                 if !same_bits(&top, last) {
                     let message =
@@ -150,7 +191,7 @@ fn invariance(checkpoint: &Checkpoint, goldens: &[Golden], device_name: &str) ->
 }
 
 /// The logits of the last token, computed through the cache.
-fn cached_logits(engine: &puna::llama::Engine, tokens: &[u32], vocab: usize) -> Result<Vec<f32>> {
+fn cached_logits(engine: &Engine, tokens: &[u32], vocab: usize) -> Result<Vec<f32>> {
     let mut batch = engine.batch();
     let sequence = batch.add(tokens, Options { max_tokens: Some(1), ..Options::default() })?;
     while batch.pending(sequence) > 0 {

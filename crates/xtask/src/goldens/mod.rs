@@ -5,6 +5,7 @@
 mod checkpoints;
 mod tables;
 mod tokenizers;
+mod training;
 
 use std::fmt::Display;
 use std::fs;

@@ -26,8 +26,10 @@ pub(super) fn check(label: &str, path: &Path, device: &Device, report: &mut Repo
         rotary(label, path, &file, &names, report);
     } else if holds("history") && holds("top_p") {
         sampling(label, &file, device, report);
-    } else if holds("losses") || label.ends_with("losses.safetensors") {
-        report.tell(label, Ok(Outcome::Skipped("training is not there yet".into())));
+    } else if holds("losses") && holds("grad_norms") {
+        super::training::check(label, path, &bytes, &names, device, report);
+    } else if label.ends_with("losses.safetensors") {
+        report.tell(label, Ok(Outcome::Skipped("distillation and preference losses are not there yet".into())));
     }
 }
 

@@ -10,7 +10,7 @@ use super::keys::{Place, Rows, Sequence, scores, sequences};
 use super::{TILE, cut, k_end};
 use crate::backend::Cpu;
 use crate::memory::{Write, write};
-use crate::ops::matmul::wide::{Source, Wide, scratch};
+use crate::ops::wide::{Source, Wide, scratch};
 
 /// How many query rows (queries times heads of a group) are taken at a time.
 const ROWS: usize = 64;

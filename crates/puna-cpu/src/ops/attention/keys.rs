@@ -4,7 +4,7 @@ use puna_tensor::Tensor;
 use puna_tensor::op::Mask;
 
 use super::TILE;
-use crate::ops::matmul::wide::{Indices, Source, Wide};
+use crate::ops::wide::{Indices, Source, Wide};
 
 /// A sequence's queries and keys.
 pub(super) struct Sequence {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use puna_tensor::DType;
 
 use super::lane::Lane;
-use crate::ops::matmul::wide::{Wide, scratch};
+use crate::ops::wide::{Wide, scratch, to_odd};
 
 /// How many elements are converted at a time: they stay in the first cache.
 const RUN: usize = 1024;
@@ -51,14 +51,11 @@ fn put<W: Copy, T: Pod>(values: &[W], into: &mut [u8], f: impl Fn(W) -> T) {
 /// Rounds to a float dtype; or truncates to an integer one, saturating, NaN to 0, as Rust's `as` does.
 pub(crate) fn store_f64(to: DType, values: &[f64], into: &mut [u8]) {
     match to {
-        DType::F64 => put(values, into, |x| x),
-        DType::F32 => put(values, into, |x| x as f32),
-        DType::F16 => put(values, into, |x| f16::from_f32(to_odd(x))),
-        DType::BF16 => put(values, into, |x| bf16::from_f32(to_odd(x))),
         DType::I64 => put(values, into, |x| x as i64),
         DType::U32 => put(values, into, |x| x as u32),
         DType::U8 => put(values, into, |x| x as u8),
         DType::Block(block) => unreachable!("{block} blocks are encoded"),
+        float => <f64 as Wide>::store(float, values, into),
     }
 }
 
@@ -76,20 +73,7 @@ pub(crate) fn store_i64(to: DType, values: &[i64], into: &mut [u8]) {
     }
 }
 
-/// The f32 nearest to zero of those beside `x`, with its last bit set where it is not `x`. Rounded to a narrower type that gives what
-/// rounding `x` at once does; rounding to nearest twice does not (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded
-/// sums: proved algorithms using rounding to odd").
-fn to_odd(x: f64) -> f32 {
-    let near = x as f32;
-    let back = f64::from(near);
-    if back == x || x.is_nan() {
-        return near;
-    }
-    let beyond = u32::from(back.abs() > x.abs());
-    f32::from_bits((near.to_bits() - beyond) | 1)
-}
-
-/// The same of an integer, to f64.
+/// An integer's [`to_odd`], to f64.
 fn integer_to_odd(x: i64) -> f64 {
     let magnitude = x.unsigned_abs();
     // What 53 bits do not hold of 64.

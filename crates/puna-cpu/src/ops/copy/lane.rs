@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use puna_tensor::{DType, Tensor};
 
 use crate::memory::{Read, read};
-use crate::ops::matmul::wide::Wide;
+use crate::ops::wide::Wide;
 
 /// What a kernel computes in: the float types that sums are formed in, read from any float dtype; i64, read from any integer dtype;
 /// `u8`, `u16`, `u32` and `u64` as bits that lie in memory so.

@@ -4,7 +4,7 @@ use puna_tensor::op::{Binary, Unary};
 
 use super::map;
 use crate::ops::copy::lane::Lane;
-use crate::ops::matmul::wide::Wide;
+use crate::ops::wide::Wide;
 use crate::simd::Isa;
 use crate::simd::vector::{self, Function};
 

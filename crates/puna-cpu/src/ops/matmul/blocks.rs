@@ -7,7 +7,7 @@ use puna_quant::{ACTIVATION_BLOCK, BlockType, decode, quantize_activations};
 use puna_tensor::{DType, Result};
 
 use super::linear::Rows;
-use super::wide::{Wide, buffer, scratch};
+use crate::ops::wide::{Wide, buffer, scratch};
 use crate::backend::Cpu;
 use crate::pool::Pool;
 use crate::simd::quant::{self, ActivationBlock, Columns, Kernels};

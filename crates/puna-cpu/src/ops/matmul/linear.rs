@@ -6,7 +6,7 @@ use puna_tensor::{DType, Result, Tensor};
 use super::blocks::Int8Rows;
 use super::tile::{Tile, Tiles};
 use super::weight::Weight;
-use super::wide::{Source, Wide, buffer, scratch};
+use crate::ops::wide::{Source, Wide, buffer, scratch};
 use crate::backend::Cpu;
 
 /// Rows `[rows, k]` of activations, side by side in the accumulating type.
@@ -47,10 +47,12 @@ struct Plan<'a, W> {
     weight: Weight<'a>,
     /// Whether the activations are read in 8 bits.
     int8: bool,
-    /// Added to every row: the bias.
-    bias: Option<Vec<W>>,
-    /// Added to the result: the low-rank term `[rows, n]`, not scaled yet, and its scale.
+    /// Added to the sums: the low-rank term `[rows, n]`, not scaled yet, and its scale.
     low_rank: Option<(Vec<W>, W)>,
+    /// What every row is multiplied by then.
+    factor: Option<Vec<W>>,
+    /// Added to every row at last: the bias.
+    bias: Option<Vec<W>>,
 }
 
 /// Several products of the same rows, each rounded to `dtype` once.
@@ -72,23 +74,25 @@ pub(crate) fn project<'p, W: Wide>(
 }
 
 fn plan<'a, W: Wide>(cpu: &Cpu, x: Rows<'_, W>, activations: Activations, projection: Projection<'a>) -> Result<Plan<'a, W>> {
-    let Projection { weight, bias, adapter } = projection;
-    let load = |bias: &Tensor| {
-        let source = Source::new(bias);
-        let mut values = vec![W::ZERO; bias.elements()];
+    let Projection { weight, bias, adapter, factor } = projection;
+    let load = |row: &Tensor| {
+        let source = Source::new(row);
+        let mut values = vec![W::ZERO; row.elements()];
         source.load(source.layout().offset(), &mut values);
         values
     };
     Ok(Plan {
         weight: Weight::new(weight),
         int8: activations == Activations::Int8 && weight.dtype().block().is_some(),
-        bias: bias.map(load),
         low_rank: adapter.map(|adapter| low_rank(cpu, x, adapter)).transpose()?,
+        factor: factor.map(load),
+        bias: bias.map(load),
     })
 }
 
 /// `(x a^T) b^T`, in the accumulating type.
-fn low_rank<W: Wide>(cpu: &Cpu, x: Rows<'_, W>, LowRank { a, b, scale }: LowRank<'_>) -> Result<(Vec<W>, W)> {
+fn low_rank<W: Wide>(cpu: &Cpu, x: Rows<'_, W>, LowRank { a, b, scale, dropout }: LowRank<'_>) -> Result<(Vec<W>, W)> {
+    debug_assert!(dropout.is_none(), "what drops is lowered");
     let times = |x: Rows<'_, W>, weight: &Tensor| {
         let mut y = vec![W::ZERO; x.rows * weight.dim(0)];
         let into = bytemuck::cast_slice_mut(&mut y);
@@ -122,7 +126,8 @@ fn run<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plans: &[Plan<'_, W>],
     let Rows { rows, k, .. } = x.exact;
     let rest = plans.iter().zip(products).enumerate().filter_map(|(i, (plan, Product { into, .. }))| {
         let (weight, bias) = (&plan.weight, plan.bias.as_deref());
-        let whole = !plan.int8 && plan.low_rank.is_none() && weight.times_all(&cpu.pool, x.exact, bias, dtype, into);
+        let bare = plan.low_rank.is_none() && plan.factor.is_none();
+        let whole = !plan.int8 && bare && weight.times_all(&cpu.pool, x.exact, bias, dtype, into);
         (!whole).then(|| (i, weight.n, weight.group::<W>(), &mut **into))
     });
     let mut tiles = Tiles::cut(cpu, rest, rows, k, dtype);
@@ -152,12 +157,15 @@ fn compute<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plan: &Plan<'_, W>
                 _ => plan.weight.times(&cpu.pool, x.exact, rows.clone(), some.clone(), sums),
             }
             for ((row, sums), run) in rows.clone().zip(sums.chunks_exact_mut(stride)).zip(into.get()) {
-                if let Some(bias) = &plan.bias {
-                    sums.iter_mut().zip(&bias[some.clone()]).for_each(|(y, bias)| *y += *bias);
-                }
                 if let Some((low_rank, scale)) = &plan.low_rank {
                     let low_rank = &low_rank[row * n..][some.clone()];
                     sums.iter_mut().zip(low_rank).for_each(|(y, low)| *y += *low * *scale);
+                }
+                if let Some(factor) = &plan.factor {
+                    sums.iter_mut().zip(&factor[some.clone()]).for_each(|(y, factor)| *y *= *factor);
+                }
+                if let Some(bias) = &plan.bias {
+                    sums.iter_mut().zip(&bias[some.clone()]).for_each(|(y, bias)| *y += *bias);
                 }
                 W::store(dtype, sums, &mut run[(first - columns.start) * element..][..stride * element]);
             }

@@ -7,7 +7,7 @@ use puna_tensor::{DType, Layout, Tensor};
 use super::blocks::{self, Blocks, Int8Rows};
 use super::kernel::{Panels, with_float};
 use super::linear::Rows;
-use super::wide::{Wide, scratch};
+use crate::ops::wide::{Wide, scratch};
 use crate::memory::{Read, read};
 use crate::pool::Pool;
 use crate::simd::float::Float;

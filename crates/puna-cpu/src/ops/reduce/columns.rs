@@ -7,7 +7,7 @@ use super::{BLOCK, Groups, TASK, larger};
 use crate::backend::Cpu;
 use crate::memory::write;
 use crate::ops::copy::lane::{Elements, Lane};
-use crate::ops::matmul::wide::{Wide, scratch};
+use crate::ops::wide::{Wide, scratch};
 use crate::simd::vector::LANES;
 
 /// How many results are formed together, at most: their lanes fit the first cache.

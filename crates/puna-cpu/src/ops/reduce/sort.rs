@@ -8,7 +8,7 @@ use crate::backend::Cpu;
 use crate::memory::write;
 use crate::ops::copy::convert::copy_units;
 use crate::ops::copy::lane::{Elements, Lane};
-use crate::ops::matmul::wide::scratch;
+use crate::ops::wide::scratch;
 
 /// How many elements a task sorts: some 20 ns each, so about 40 us.
 const TASK: usize = 2 << 10;

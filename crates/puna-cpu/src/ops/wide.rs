@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 use puna_tensor::{Backend, DType, Layout, Result, Tensor};
 
-use super::kernel::Kernel;
+use super::matmul::kernel::Kernel;
 use super::row::Row;
 use crate::backend::Cpu;
 use crate::memory::{Line, Memory, Read, read};
@@ -84,12 +84,25 @@ macro_rules! stored_half {
             }
 
             fn round(wide: f64) -> Self {
-                $type::from_f64(wide)
+                $type::from_f32(to_odd(wide))
             }
         }
     )*};
 }
 stored_half!(f16 bf16);
+
+/// The f32 nearest to zero of those beside `x`, with its last bit set where it is not `x`. Rounded to a narrower type that gives what
+/// rounding `x` at once does; rounding to nearest twice does not (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded
+/// sums: proved algorithms using rounding to odd"). `half`'s own `from_f64` rounds twice, or cuts bits off first.
+pub(crate) fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let back = f64::from(near);
+    if back == x || x.is_nan() {
+        return near;
+    }
+    let beyond = u32::from(back.abs() > x.abs());
+    f32::from_bits((near.to_bits() - beyond) | 1)
+}
 
 fn load_as<T: Stored<W>, W>(memory: &[u8], at: usize, stride: usize, into: &mut [W]) {
     if into.is_empty() {
@@ -303,6 +316,59 @@ mod tests {
                 assert_eq!(want.to_bits(), y.to_bits());
             }
         }
+    }
+
+    /// Rounds to a float of `digits` binary digits, the smallest of which is never below `2^least`, by exact arithmetic: products with
+    /// powers of two are exact, and so is rounding to an integer.
+    fn nearest(x: f64, digits: i32, least: i32, largest: f64) -> f64 {
+        if x == 0.0 || !x.is_finite() {
+            return x;
+        }
+        let exponent = ((x.to_bits() >> 52 & 0x7ff) as i32 - 1023).max(-1022);
+        let last = (exponent - digits + 1).max(least);
+        // In two steps: 2^-1074 has no reciprocal.
+        let (a, b) = (2f64.powi(-last / 2), 2f64.powi(-last - -last / 2));
+        let rounded = (x * a * b).round_ties_even() / a / b;
+        if rounded.abs() > largest { f64::INFINITY.copysign(x) } else { rounded }
+    }
+
+    #[test]
+    fn doubles_round_once_to_halves() {
+        let (mut f16s, mut bf16s) = (Vec::new(), Vec::new());
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state >> 11
+        };
+        let mut values = vec![0.0, -0.0, f64::MIN_POSITIVE, f64::from_bits(1), f64::MAX, -f64::MAX, f64::INFINITY, 65504.0];
+        // The middle between two neighbors, and what lies beside it by less than an f32 shows.
+        for bits in 0..0x7c00u16 {
+            let (a, b) = (f16::from_bits(bits).to_f64(), f16::from_bits(bits + 1).to_f64());
+            let middle = if b.is_finite() { (a + b) / 2.0 } else { 65520.0 };
+            values.extend([middle, -middle, middle.next_up(), middle.next_down(), -middle.next_down(), middle * (1.0 + 1e-9)]);
+        }
+        for bits in (0..0x7f80u16).step_by(7) {
+            let (a, b) = (bf16::from_bits(bits).to_f64(), bf16::from_bits(bits + 1).to_f64());
+            let middle = if b.is_finite() { (a + b) / 2.0 } else { 255.5 * 2f64.powi(120) };
+            values.extend([middle, -middle, middle.next_up(), middle.next_down(), -middle.next_down(), middle * (1.0 - 1e-9)]);
+        }
+        // Anything, of the exponents of both.
+        for _ in 0..100_000 {
+            let exponent = 1023 - 140 + random() % 270;
+            values.push(f64::from_bits((random() & 1) << 63 | exponent << 52 | random() & ((1 << 52) - 1)));
+        }
+        f16s.resize(values.len() * 2, 0);
+        bf16s.resize(values.len() * 2, 0);
+        f64::store(DType::F16, &values, &mut f16s);
+        f64::store(DType::BF16, &values, &mut bf16s);
+        for (i, x) in values.iter().enumerate() {
+            let [f, b] = [&f16s, &bf16s].map(|bytes| [bytes[2 * i], bytes[2 * i + 1]]);
+            let want = [nearest(*x, 11, -24, 65504.0), nearest(*x, 8, -133, 255.0 * 2f64.powi(120))];
+            let got = [f16::from_ne_bytes(f).to_f64(), bf16::from_ne_bytes(b).to_f64()];
+            assert_eq!(got.map(f64::to_bits), want.map(f64::to_bits), "{x:e}: {got:?} for {want:?}");
+        }
+        f64::store(DType::F16, &[f64::NAN], &mut f16s[..2]);
+        assert!(f16::from_ne_bytes([f16s[0], f16s[1]]).is_nan());
     }
 
     #[test]
