@@ -3,8 +3,8 @@
 use puna_tensor::{DType, Layout, Result, Tensor};
 
 use super::copy::convert::convert;
-use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use super::matmul::{decode_packed_row, decode_packed_row_f64};
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::{read, write};
 

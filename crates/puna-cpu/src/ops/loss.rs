@@ -4,8 +4,8 @@ use puna_tensor::op::{Activations, CrossEntropyBackward, LinearCrossEntropyBackw
 use puna_tensor::{Op, Result, Tensor};
 
 use super::index::numbers as labels;
-use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use super::softmax::log_sum;
+use super::wide::{Source, Wide, in_wide, scratch, with_row};
 use crate::backend::Cpu;
 use crate::memory::{read, write};
 

@@ -3,21 +3,23 @@
 
 mod blocks;
 mod dense;
+mod input_grad;
 pub(super) mod kernel;
 pub(crate) mod linear;
 mod tile;
 mod weight;
 
 use puna_tensor::op::{Activations, Linear, Linears, Projection};
-use puna_tensor::{Backend, Buffer, Execution, Result, Tensor};
+use puna_tensor::{Backend, Buffer, Result, Tensor};
 
 use self::linear::{Product, project, with_rows};
 use self::weight::Weight;
-use super::wide::{Wide, in_wide, scratch};
+use super::wide::{Wide, in_wide};
 use crate::backend::Cpu;
 use crate::memory::{Memory, write};
 
 pub(super) use self::dense::matmul;
+pub(super) use self::input_grad::linear_input_grad;
 
 pub(super) fn linear(cpu: &Cpu, op: &Linear, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
     let projections = [op.parts.projection(&inputs[1..])];
@@ -49,47 +51,6 @@ fn products<W: Wide>(
     let into = memories.iter_mut().zip(outputs).map(|(memory, y)| &mut memory.bytes()[..y.byte_range().len()]);
     let mut products: Vec<_> = projections.iter().zip(into).map(|(&projection, into)| Product { projection, into }).collect();
     with_rows::<W, _>(cpu, x, |rows| project(cpu, rows, activations, x.dtype(), &mut products))
-}
-
-/// How many rows of `dy` a task takes: as often a row of a quantised weight is decoded.
-const GRAD_ROWS: usize = 64;
-/// How many of the weight's rows are read at a time.
-const GRAD_RUN: usize = 16;
-
-pub(super) fn linear_input_grad(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<Execution> {
-    in_wide!(inputs[0].dtype(), input_grad(cpu, inputs[0], inputs[1], &outputs[0]))?;
-    Ok(Execution::Done)
-}
-
-/// Rows of the weight pass by, a few at a time, each added to every row of `dx`.
-fn input_grad<W: Wide>(cpu: &Cpu, dy: &Tensor, weight: &Tensor, dx: &Tensor) -> Result<()> {
-    let (dtype, weight) = (dx.dtype(), Weight::new(weight));
-    let (n, k) = (weight.n, weight.k);
-    let mut memory = write(dx)?;
-    let bytes = &mut memory.bytes()[..dx.byte_range().len()];
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    with_rows::<W, _>(cpu, dy, |dy| {
-        let rows = dy.rows.div_ceil(cpu.pool.threads()).clamp(1, GRAD_ROWS);
-        let row_bytes = k * dtype.unit_bytes();
-        cpu.pool.chunks_mut(bytes, rows * row_bytes, |i, into| {
-            let count = into.len() / row_bytes;
-            scratch((count + GRAD_RUN) * k, |memory: &mut [W]| {
-                let (dx, run) = memory.split_at_mut(count * k);
-                dx.fill(W::ZERO);
-                for first in (0..n).step_by(GRAD_RUN) {
-                    let some = GRAD_RUN.min(n - first);
-                    run.chunks_exact_mut(k).take(some).enumerate().for_each(|(j, row)| weight.row(first + j, row));
-                    for (r, dx) in dx.chunks_exact_mut(k).enumerate() {
-                        W::accumulate(&dy.values[(i * rows + r) * n + first..][..some], run, k, dx);
-                    }
-                }
-                dx.chunks_exact(k).zip(into.chunks_exact_mut(row_bytes)).for_each(|(dx, into)| W::store(dtype, dx, into));
-            });
-        });
-        Ok(())
-    })
 }
 
 /// `d * q` of an activation in blocks of 8-bit integers.

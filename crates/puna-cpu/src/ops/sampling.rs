@@ -3,10 +3,10 @@
 use puna_tensor::op::{Sample, SamplingParameters};
 use puna_tensor::{Result, Tensor};
 
-use super::wide::{Indices, Source, scratch};
 use super::random;
 use super::reduce::key;
 use super::softmax::log_sum;
+use super::wide::{Indices, Source, scratch};
 use crate::backend::Cpu;
 use crate::memory::write;
 use crate::simd::Isa;

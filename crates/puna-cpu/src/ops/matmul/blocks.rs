@@ -7,8 +7,8 @@ use puna_quant::{ACTIVATION_BLOCK, BlockType, decode, quantize_activations};
 use puna_tensor::{DType, Result};
 
 use super::linear::Rows;
-use crate::ops::wide::{Wide, buffer, scratch};
 use crate::backend::Cpu;
+use crate::ops::wide::{Wide, buffer, scratch};
 use crate::pool::Pool;
 use crate::simd::quant::{self, ActivationBlock, Columns, Kernels};
 

@@ -6,8 +6,8 @@ use puna_tensor::{DType, Result, Tensor};
 use super::blocks::Int8Rows;
 use super::tile::{Tile, Tiles};
 use super::weight::Weight;
-use crate::ops::wide::{Source, Wide, buffer, scratch};
 use crate::backend::Cpu;
+use crate::ops::wide::{Source, Wide, buffer, scratch};
 
 /// Rows `[rows, k]` of activations, side by side in the accumulating type.
 #[derive(Clone, Copy)]

@@ -2,16 +2,20 @@
 
 use std::ops::Range;
 
-use puna_tensor::{DType, Layout, Tensor};
+use puna_tensor::{DType, Layout, Result, Tensor};
 
 use super::blocks::{self, Blocks, Int8Rows};
 use super::kernel::{Panels, with_float};
 use super::linear::Rows;
-use crate::ops::wide::{Wide, scratch};
+use crate::backend::Cpu;
 use crate::memory::{Read, read};
+use crate::ops::wide::{Wide, buffer, scratch};
 use crate::pool::Pool;
 use crate::simd::float::Float;
 use crate::simd::gemm::{self, Matrix};
+
+/// How many rows a task decodes.
+const DECODED: usize = 32;
 
 /// A weight `[n, k]`: floats or blocks, packed or not.
 pub(super) struct Weight<'a> {
@@ -107,6 +111,42 @@ impl<'a> Weight<'a> {
         });
     }
 
+    /// Calls `f` with some of the weight's columns as the rows of a packed weight `[columns, n]`.
+    pub(super) fn with_columns<W: Wide>(
+        &self,
+        cpu: &Cpu,
+        columns: Range<usize>,
+        f: impl FnOnce(Panels<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (count, depth) = (columns.len(), self.n);
+        if W::reads(self.dtype) && !self.packed {
+            let bytes = with_float!(self.dtype, packed_float_bytes::<_>(count, depth));
+            return buffer(cpu, bytes, |bytes: &mut [u8]| {
+                with_float!(self.dtype, pack_columns::<_>(&cpu.pool, self, columns, bytes));
+                f(Panels { dtype: self.dtype, bytes, n: count })
+            });
+        }
+        buffer(cpu, depth * count, |laid: &mut [W]| {
+            cpu.pool.chunks_mut(laid, DECODED * count, |i, laid| {
+                for (j, into) in laid.chunks_exact_mut(count).enumerate() {
+                    let row = i * DECODED + j;
+                    if count == self.k {
+                        self.row(row, into);
+                    } else {
+                        scratch(self.k, |whole: &mut [W]| {
+                            self.row(row, whole);
+                            into.copy_from_slice(&whole[columns.clone()]);
+                        });
+                    }
+                }
+            });
+            buffer(cpu, gemm::packed_len::<W>(count, depth), |panels: &mut [W]| {
+                gemm::pack(&cpu.pool, Matrix::new(laid, [count, depth], [1, count]), panels);
+                f(Panels { dtype: W::DTYPE, bytes: bytemuck::cast_slice(panels), n: count })
+            })
+        })
+    }
+
     /// As [`times`](Self::times), of activations in 8 bits.
     pub(super) fn times_int8<W: Wide>(
         &self,
@@ -159,6 +199,12 @@ fn pack_floats<T: Float>(pool: &Pool, weight: &Weight<'_>, rows: Range<usize>, i
     let first = weight.layout.offset() + rows.start * strides[0];
     let elements = &weight.memory.typed::<T>()[first..];
     gemm::pack(pool, Matrix::new(elements, [rows.len(), weight.k], strides), bytemuck::cast_slice_mut(into));
+}
+
+fn pack_columns<T: Float>(pool: &Pool, weight: &Weight<'_>, columns: Range<usize>, into: &mut [u8]) {
+    let strides = [weight.layout.strides()[1], weight.layout.strides()[0]];
+    let elements = &weight.memory.typed::<T>()[weight.layout.offset() + columns.start * strides[0]..];
+    gemm::pack(pool, Matrix::new(elements, [columns.len(), weight.n], strides), bytemuck::cast_slice_mut(into));
 }
 
 fn unpack_floats<T: Float>(pool: &Pool, weight: &Weight<'_>, into: &mut [u8]) {
