@@ -1,6 +1,6 @@
 //! Host memory: 64-byte aligned lines from a free list, or a mapped file in place.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
@@ -34,33 +34,71 @@ impl Drop for Lines {
 
 /// Memory that was let go, by size class, to be used again without asking the system for pages (whose first touch costs more than the
 /// kernels that write small results).
+///
+/// What is kept makes nothing larger than it has been: memory in use and memory kept are together never more than was in use at once
+/// before. So loading peaks at the model and a tensor, and a training step finds again what the last one let go.
 #[derive(Default)]
 pub(crate) struct FreeList(Mutex<Free>);
 
 #[derive(Default)]
 struct Free {
-    classes: HashMap<usize, Vec<Vec<Line>>>,
-    bytes: usize,
+    /// By the number of lines.
+    classes: BTreeMap<usize, Vec<Vec<Line>>>,
+    /// How many lines are kept, in use, and were in use at most.
+    kept: usize,
+    used: usize,
+    peak: usize,
 }
 
 impl FreeList {
-    /// More than this is given back to the system.
-    const LIMIT: usize = 256 << 20;
-
+    /// As many lines as asked for, if memory of that size is kept; from here on they are in use. Otherwise room is made for them.
     fn take(&self, lines: usize) -> Option<Vec<Line>> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = free.classes.get_mut(&lines)?.pop()?;
-        free.bytes -= memory.len() * size_of::<Line>();
-        Some(memory)
+        let memory = free.classes.get_mut(&lines).and_then(Vec::pop);
+        free.used += lines;
+        if memory.is_some() {
+            free.kept -= lines;
+        } else {
+            // Given back to the system outside of the lock.
+            let evicted = free.evict();
+            drop(free);
+            drop(evicted);
+        }
+        memory
     }
 
     fn give(&self, memory: Vec<Line>) {
-        let bytes = memory.len() * size_of::<Line>();
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes > 0 && free.bytes + bytes <= Self::LIMIT {
-            free.bytes += bytes;
-            free.classes.entry(memory.len()).or_default().push(memory);
+        // Before something is let go, most is in use.
+        free.peak = free.peak.max(free.used);
+        free.used -= memory.len();
+        free.kept += memory.len();
+        free.classes.entry(memory.len()).or_default().push(memory);
+    }
+
+    /// Takes back what was asked for and could not be had.
+    fn untake(&self, lines: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).used -= lines;
+    }
+}
+
+impl Free {
+    /// What is kept beyond the peak, the largest first.
+    fn evict(&mut self) -> Vec<Vec<Line>> {
+        let mut evicted = Vec::new();
+        while self.used + self.kept > self.peak.max(self.used) {
+            let Some(mut class) = self.classes.last_entry() else { break };
+            match class.get_mut().pop() {
+                Some(memory) => {
+                    self.kept -= memory.len();
+                    evicted.push(memory);
+                }
+                None => {
+                    class.remove();
+                }
+            }
         }
+        evicted
     }
 }
 
@@ -77,6 +115,7 @@ impl Memory {
         let memory = match free.take(lines) {
             Some(memory) => memory,
             None => bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| {
+                free.untake(lines);
                 let gib = bytes as f64 / (1u64 << 30) as f64;
                 Error::new(Kind::Memory, "cpu", format!("no room for {gib:.2} GiB ({bytes} bytes)"))
             })?,
@@ -166,6 +205,42 @@ pub(crate) fn write(tensor: &Tensor) -> Result<Write<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is in use, kept, and was in use at most, in lines.
+    fn counts(free: &FreeList) -> [usize; 3] {
+        let free = free.0.lock().unwrap();
+        assert_eq!(free.kept, free.classes.iter().map(|(lines, all)| lines * all.len()).sum::<usize>());
+        [free.used, free.kept, free.peak.max(free.used)]
+    }
+
+    #[test]
+    fn what_is_kept_makes_nothing_larger_than_it_has_been() {
+        let free = Arc::new(FreeList::default());
+        let alloc = |lines: usize| Memory::alloc(lines * size_of::<Line>(), &free).unwrap();
+        let (a, b) = (alloc(16), alloc(8));
+        assert_eq!(counts(&free), [24, 0, 24]);
+        drop(a);
+        assert_eq!(counts(&free), [8, 16, 24]);
+        // Of another size: what was kept goes.
+        let c = alloc(14);
+        assert_eq!(counts(&free), [22, 0, 24]);
+        drop((b, c));
+        assert_eq!(counts(&free), [0, 22, 24]);
+        // Of a size that is kept: it is used again.
+        let d = alloc(8);
+        assert_eq!(counts(&free), [8, 14, 24]);
+        // A small one goes beside it.
+        let e = alloc(2);
+        assert_eq!(counts(&free), [10, 14, 24]);
+        let f = alloc(1);
+        assert_eq!(counts(&free), [11, 0, 24]);
+        drop((d, e, f));
+        let larger = alloc(32);
+        assert_eq!(counts(&free), [32, 0, 32]);
+        drop(larger);
+        assert!(Memory::alloc(isize::MAX as usize / 2, &free).is_err());
+        assert_eq!(counts(&free), [0, 0, 32], "what could not be had was never in use");
+    }
 
     #[test]
     fn classes_waste_an_eighth_at_most() {

@@ -4,7 +4,7 @@
 //! ([`Tokenizer::from_tiktoken`]), Llama 1 and 2's SentencePiece model ([`Tokenizer::from_sentencepiece`]), Hugging Face's
 //! `tokenizer.json` ([`Tokenizer::from_tokenizer_json`]), and what a GGUF holds ([`Tokenizer::from_gguf`]);
 //! [`Tokenizer::from_file`] finds out which it is. Ids equal those of the reference implementations, and whatever was read can be
-//! written as a `tokenizer.json` or for a GGUF.
+//! written as a `tokenizer.json` or for a GGUF. [`Trainer`] learns a new one.
 //!
 //! ```
 //! use puna_tokenizer::{Bos, Special, Tokenizer};
@@ -38,6 +38,7 @@ mod normalize;
 mod split;
 mod stream;
 mod tokenizer;
+mod train;
 mod unicode;
 mod vocabulary;
 mod write;
@@ -46,3 +47,4 @@ pub use error::{Error, Result};
 pub use load::{GgufTokenizer, TiktokenKind};
 pub use stream::DecodeStream;
 pub use tokenizer::{Bos, Special, Tokenizer};
+pub use train::{Trainer, TrainerOptions};
