@@ -11,9 +11,9 @@ use crate::memory::{read, write};
 
 /// How many logits a task takes: an exponential costs about 0.4 ns, so about 10 us.
 const TASK: usize = 24 << 10;
-/// How many logits are held at a time where they are formed here: 64 MiB of f32. With fewer, the weight, and in the backward pass its
-/// gradient, would be read more often than the products take: 128 rows of a vocabulary of 128k share a pass over them.
-const CHUNK: usize = 16 << 20;
+/// How many logits are held at a time where they are formed here: 128 MiB of f32. With fewer, the weight, and in the backward pass its
+/// gradient, would be read more often than the products take: 256 rows of a vocabulary of 128k share a pass over them.
+const CHUNK: usize = 32 << 20;
 
 pub(super) fn cross_entropy(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
     in_wide!(inputs[0].dtype(), forward(outputs, labels(inputs[1]), |rows| rows.add(cpu, inputs[0])))
@@ -115,9 +115,10 @@ fn flat(x: &Tensor) -> Result<Tensor> {
     x.reshape([x.shape().rows(), x.shape().last()])
 }
 
-/// How many rows' logits are formed at a time.
-fn chunk_rows(vocab: usize) -> usize {
-    (CHUNK / vocab.max(1)).max(1)
+/// How many rows' logits are formed at a time: as many each time, or one less.
+fn chunk_rows(rows: usize, vocab: usize) -> usize {
+    let most = (CHUNK / vocab.max(1)).max(1);
+    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
 }
 
 pub(super) fn linear_cross_entropy(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
@@ -127,7 +128,7 @@ pub(super) fn linear_cross_entropy(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Ten
 fn linear_forward<W: Wide>(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
     let (x, weight) = (inputs[0].detach(), inputs[1].detach());
     let x = flat(&x)?;
-    let step = chunk_rows(weight.dim(0));
+    let step = chunk_rows(x.dim(0), weight.dim(0));
     forward::<W>(outputs, labels(inputs[2]), |rows| {
         rows.vocab = weight.dim(0);
         for start in (0..x.dim(0)).step_by(step) {
@@ -149,8 +150,10 @@ pub(super) fn linear_cross_entropy_backward(
     let wide = x.dtype().accumulator();
     let (x, rows) = (flat(&x)?, x.shape().rows());
     let (labels, lse) = (labels.reshape(rows)?, lse.reshape(rows)?);
-    let step = chunk_rows(weight.dim(0));
-    let mut dweight = None;
+    let step = chunk_rows(rows, weight.dim(0));
+    // Sums in place where the result is wide enough for them.
+    let in_place = outputs.get(1).filter(|output| output.dtype() == wide);
+    let mut dweight: Option<Tensor> = None;
     let row_bytes = outputs[0].shape().last() * outputs[0].dtype().unit_bytes();
     for start in (0..rows).step_by(step) {
         let part = |tensor: &Tensor| tensor.slice(0, start, step.min(rows - start));
@@ -161,14 +164,18 @@ pub(super) fn linear_cross_entropy_backward(
         let range = start * row_bytes..start * row_bytes + dx.byte_range().len();
         write(&outputs[0])?.bytes()[range].copy_from_slice(&read(&dx).bytes()[dx.byte_range()]);
         if op.weight_grad {
-            let more = d.transpose(0, 1)?.matmul(&x)?;
-            match &dweight {
-                Some(sum) => in_wide!(wide, add_to(cpu, &more, sum))?,
-                None => dweight = Some(more),
+            let transposed = d.transpose(0, 1)?;
+            match (&dweight, in_place) {
+                (Some(sum), _) => in_wide!(wide, add_to(cpu, &transposed.matmul(&x)?, sum))?,
+                (None, Some(output)) => {
+                    super::matmul::matmul(cpu, &[&transposed, &x], std::slice::from_ref(output))?;
+                    dweight = Some(output.clone());
+                }
+                (None, None) => dweight = Some(transposed.matmul(&x)?),
             }
         }
     }
-    if let Some(output) = outputs.get(1) {
+    if let Some(output) = outputs.get(1).filter(|_| in_place.is_none() || dweight.is_none()) {
         let sum = dweight.map_or_else(|| Tensor::zeros(*output.shape(), wide, output.device()), Ok)?;
         let sum = sum.cast(output.dtype())?;
         write(output)?.bytes()[..sum.byte_range().len()].copy_from_slice(&read(&sum).bytes()[sum.byte_range()]);

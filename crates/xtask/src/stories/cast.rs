@@ -123,7 +123,7 @@ impl Story {
         };
         let male = matches!(relation, "father" | "grandfather" | "uncle") || relation.contains("brother");
         let who = self.character(kind, title.is_none() && !matches!(relation, "uncle" | "aunt"));
-        let name = self.name(male);
+        let name = self.new_name(male);
         let character = self.world.who_mut(who);
         (character.male, character.name) = (male, name);
         if let Some(title) = title {
@@ -196,7 +196,7 @@ impl Story {
     fn character(&mut self, kind: &'static Kind, young: bool) -> Who {
         assert!(self.world.cast.len() < MOST, "a story has at most {MOST} characters");
         let male = has(kind.tags, "male") || (!has(kind.tags, "female") && self.rng.chance(50));
-        let name = self.name(male);
+        let name = self.new_name(male);
         let looks = if young { *self.rng.pick(kind.young) } else { *self.rng.pick(OLD) };
         let first = *self.rng.pick(TRAITS);
         let fear = *self.rng.pick(FEARS);
@@ -218,7 +218,7 @@ impl Story {
     }
 
     /// A name whose first letter the story does not have yet.
-    fn name(&mut self, male: bool) -> &'static str {
+    fn new_name(&mut self, male: bool) -> &'static str {
         let names = if male { HIS } else { HERS };
         loop {
             let name = *self.rng.pick(names);

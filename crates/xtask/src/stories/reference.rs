@@ -263,7 +263,7 @@ impl Story {
     }
 
     /// A mention of a thing.
-    pub fn thing(&mut self, it: It, form: Form) -> String {
+    pub fn mention_thing(&mut self, it: It, form: Form) -> String {
         let thing = self.world.thing(it).clone();
         let (noun, stuff) = (thing.good.noun, thing.good.stuff);
         let full = format!("{} {noun}", thing.adjective);
@@ -311,7 +311,7 @@ impl Story {
     }
 
     /// A mention of a place.
-    pub fn place(&mut self, at: At, form: Form) -> String {
+    pub fn mention_place(&mut self, at: At, form: Form) -> String {
         let place = self.world.place(at).clone();
         let known = self.page.places & (1 << at.0) != 0;
         let noun = place.spot.noun;
@@ -327,7 +327,14 @@ impl Story {
             Form::A if place.adjective.is_empty() => format!("a {noun}"),
             Form::A => format!("a {} {noun}", place.adjective),
             Form::Noun => noun.into(),
-            Form::Nook => (*self.rng.pick(place.spot.nooks)).into(),
+            Form::Nook => {
+                let mut nook = *self.rng.pick(place.spot.nooks);
+                while self.recent.contains(&nook) && !place.spot.nooks.iter().all(|n| self.recent.contains(n)) {
+                    nook = *self.rng.pick(place.spot.nooks);
+                }
+                self.remember(nook);
+                nook.into()
+            }
             _ => panic!("{form:?} is no form of a place"),
         }
     }

@@ -28,7 +28,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    fn set(&mut self, role: Role) {
+    pub(super) fn set(&mut self, role: Role) {
         match role {
             Role::Who(letter, who) => self.who[usize::from(letter - b'a')] = Some(who),
             Role::It(letter, it) => self.it[usize::from(letter - b't')] = Some(it),
@@ -152,7 +152,7 @@ impl Story {
         line
     }
 
-    fn holds(&self, condition: &Condition) -> bool {
+    pub(super) fn holds(&self, condition: &Condition) -> bool {
         let Some(letter) = condition.role else {
             return self.world.is(condition.tag) == condition.holds;
         };
@@ -187,11 +187,10 @@ impl Story {
                     let mut word = *self.rng.pick(words);
                     for _ in 0..3 {
                         if self.recent.contains(&word) {
-                            word = self.rng.pick(words);
+                            word = *self.rng.pick(words);
                         }
                     }
-                    self.recent[self.recent_at % self.recent.len()] = word;
-                    self.recent_at += 1;
+                    self.remember(word);
                     write(out, word);
                 }
                 Node::Choice(choices) => {
@@ -218,6 +217,12 @@ impl Story {
         }
     }
 
+    /// Remembers a word, so that it is not said again too soon.
+    pub(super) fn remember(&mut self, word: &'static str) {
+        self.recent[self.recent_at % self.recent.len()] = word;
+        self.recent_at += 1;
+    }
+
     fn fill(&mut self, letter: u8, form: Form) -> String {
         if letter == b'h' {
             return self.party(form);
@@ -226,10 +231,10 @@ impl Story {
             return self.refer(who, form);
         }
         if let Some(it) = self.roles.it(letter) {
-            return self.thing(it, form);
+            return self.mention_thing(it, form);
         }
         if let Some(at) = self.roles.at(letter) {
-            return self.place(at, form);
+            return self.mention_place(at, form);
         }
         assert!(letter >= b'x', "the role {:?} has no meaning here", char::from(letter));
         let word = self.roles.word[usize::from(letter - b'x')];
