@@ -61,9 +61,9 @@ impl Naive {
 
     fn sgd(&mut self, g: &[f64]) {
         let decay = if self.shape.len() >= 2 { 0.1 } else { 0.0 };
-        for i in 0..g.len() {
-            self.m[i] = 0.9 * self.m[i] + g[i] * SCALE + decay * self.w[i];
-            self.w[i] -= LR * self.m[i];
+        for ((w, m), g) in self.w.iter_mut().zip(&mut self.m).zip(g) {
+            *m = 0.9 * *m + g * SCALE + decay * *w;
+            *w -= LR * *m;
         }
     }
 
@@ -97,13 +97,16 @@ impl Naive {
                 .collect();
         }
         let size = 0.2 * (rows.max(columns) as f64).sqrt();
-        for i in 0..g.len() {
-            self.w[i] -= LR * 0.1 * self.w[i] + LR * size * x[i];
+        for (w, x) in self.w.iter_mut().zip(&x) {
+            *w -= LR * 0.1 * *w + LR * size * x;
         }
     }
 }
 
-fn run(optimizer: &mut dyn Optimizer, naive: &mut dyn FnMut(&str, &mut Naive, &[f64], i32), dtype: DType, tolerance: f64) {
+/// A step of a naive optimiser: the parameter's name, its state, its gradient, the number of the step.
+type NaiveStep<'a> = &'a mut dyn FnMut(&str, &mut Naive, &[f64], i32);
+
+fn run(optimizer: &mut dyn Optimizer, naive: NaiveStep<'_>, dtype: DType, tolerance: f64) {
     let parameters = parameters(dtype);
     let mut plain: Vec<Naive> = parameters.iter().map(|(_, t)| Naive::of(t)).collect();
     for step in 0..10 {

@@ -92,7 +92,7 @@ fn unary_functions() {
     // Far out nothing overflows or cancels to NaN.
     for op in [Unary::Silu, Unary::Gelu, Unary::GeluTanh, Unary::Softplus, Unary::Sigmoid, Unary::Tanh] {
         let x = Tensor::from_slice(&[-40.0f64, -8.0, 0.0, 8.0, 40.0], 5, &device()).unwrap().tracked();
-        let y = one(Op::Unary(op), &[x.clone()]).unwrap().sum_all().unwrap();
+        let y = one(Op::Unary(op), std::slice::from_ref(&x)).unwrap().sum_all().unwrap();
         let slopes = grad(&y, &[&x]).unwrap()[0].to_vec::<f64>().unwrap();
         assert!(slopes.iter().all(|v| v.is_finite()), "{op:?}: {slopes:?}");
     }
@@ -309,7 +309,7 @@ fn norms() {
         let [x, stream, w] = [draw.floats(&shape), draw.floats(&shape), draw.floats(&[n])];
         let weighted = Op::RmsNorm(RmsNorm { eps: 1e-3, weight: true });
         check_fused("rms_norm", &weighted, &[x.clone(), w.clone()]);
-        check_fused("rms_norm, no weight", &Op::RmsNorm(RmsNorm { eps: 1e-3, weight: false }), &[x.clone()]);
+        check_fused("rms_norm, no weight", &Op::RmsNorm(RmsNorm { eps: 1e-3, weight: false }), std::slice::from_ref(&x));
         check_fused("add_rms_norm", &Op::AddRmsNorm(puna_tensor::op::AddRmsNorm { eps: 1e-3 }), &[stream, x, w]);
     });
     // Only one of the results goes on.
@@ -327,7 +327,7 @@ fn rotations() {
         let positions = draw.indices(&[tokens], 5);
         for pairs in [RopePairs::Halves, RopePairs::Interleaved] {
             let x = draw.floats(&[tokens, heads, 2 * half]);
-            check("rope", &[x.clone()], |x| x[0].rope(&cos, &sin, &positions, pairs));
+            check("rope", std::slice::from_ref(&x), |x| x[0].rope(&cos, &sin, &positions, pairs));
             let inverse = Op::Rope(Rope { pairs, inverse: true });
             check("inverse rope", &[x], |x| inverse.clone().apply(&[&x[0], &cos, &sin, &positions])?.one());
         }

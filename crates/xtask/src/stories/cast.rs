@@ -1,7 +1,6 @@
 //! Who and what a story is about: characters, things and places that fit together.
 
 use super::Story;
-use super::pattern::Book;
 use super::telling::{Role, Roles};
 use super::voice::Voice;
 use super::words::has;
@@ -102,8 +101,7 @@ impl Story {
     pub fn someone_for(&mut self, key: &str, letter: u8) -> Option<Who> {
         for _ in 0..10 {
             let who = if self.rng.chance(70) { self.elder() } else { self.friend() };
-            self.roles_set(Role::Who(letter, who));
-            if self.can_tell(key) {
+            if self.can_tell(key, &[Role::Who(letter, who)]) {
                 return Some(who);
             }
             self.world.cast.pop();
@@ -182,11 +180,6 @@ impl Story {
     pub fn hide(&mut self, it: It, at: At) {
         let nook = *self.rng.pick(self.world.place(at).spot.nooks);
         self.world.lay(it, at, nook);
-    }
-
-    /// Whether a section has a pattern that fits now.
-    pub fn can_tell(&self, key: &str) -> bool {
-        Book::get().section(key).iter().any(|line| line.conditions.iter().all(|c| self.holds(c)))
     }
 
     fn has_kind(&self, kind: &Kind) -> bool {

@@ -44,7 +44,6 @@ impl Story {
     pub fn feel(&mut self, who: Who, mood: &'static str) {
         self.world.who_mut(who).mood = mood;
         self.tell(&format!("feel.{mood}"), roles![a: who]);
-        self.roles_set(super::telling::role(b'a', self.hero()));
     }
 
     /// Remembers what a lesson may follow from.
@@ -95,7 +94,6 @@ impl Story {
     pub fn go(&mut self, p: At, trouble: u32) {
         let a = self.hero();
         self.tell("setoff", roles![a: a, p: p]);
-        self.companion_role();
         if self.rng.chance(40) && self.room() {
             self.tell("travel", roles![a: a, p: p]);
         }
@@ -104,12 +102,6 @@ impl Story {
         }
         self.world.move_party(p);
         self.maybe(75, "arrive", roles![a: a, p: p]);
-    }
-
-    fn companion_role(&mut self) {
-        if let Some(&b) = self.world.party.get(1) {
-            self.roles_set(super::telling::role(b'b', b));
-        }
     }
 
     /// Something stands in the way; the party gets past it by its own wit, by what a companion can do, or by help.
@@ -126,9 +118,8 @@ impl Story {
         let before = std::mem::replace(&mut self.world.flags, vec![flag]);
         self.page.paragraph();
         self.tell("cross.meet", roles![a: a]);
-        self.companion_role();
         let pair = self.world.party.len() > 1;
-        if pair && self.can_tell("cross.friend") {
+        if pair && self.can_tell("cross.friend", &[]) {
             self.tell("cross.friend", roles![a: a]);
             self.note("friend");
         } else if self.rng.chance(45) && let Some(c) = self.someone_for("cross.helper", b'c') {
@@ -180,7 +171,6 @@ impl Story {
     /// The thing is found where it lies.
     pub fn find(&mut self, it: It) {
         let a = self.hero();
-        self.companion_role();
         let by_friend = self.world.party.len() > 1 && self.rng.chance(45);
         self.tell(if by_friend { "found.friend" } else { "found" }, roles![a: a, t: it]);
         self.tell("found.joy", roles![a: a, t: it]);
@@ -220,9 +210,6 @@ impl Story {
             self.world.time = "evening";
         }
         self.part();
-        if let Some(b) = self.ally {
-            self.roles_set(super::telling::role(b'b', b));
-        }
         let facts: Vec<Fact> = self.world.facts.iter().copied().filter(|fact| *fact != "friend" || self.ally.is_some()).collect();
         let lesson = match facts.last() {
             Some(last) if self.rng.chance(65) => last,
@@ -233,7 +220,11 @@ impl Story {
             let mood = *self.rng.pick(&["happy", "happy", "happy", "proud"]);
             self.feel(a, mood);
         }
-        self.maybe(75, &format!("lesson.{lesson}"), roles![a: a, p: At(0)]);
+        let key = format!("lesson.{lesson}");
+        match self.ally {
+            Some(b) => self.maybe(75, &key, roles![a: a, b: b, p: At(0)]),
+            None => self.maybe(75, &key, roles![a: a, p: At(0)]),
+        }
         let friendly = self.ally.is_some() && self.rng.chance(50);
         match self.ally.filter(|_| friendly) {
             Some(b) => self.tell("close.friend", roles![a: a, b: b]),

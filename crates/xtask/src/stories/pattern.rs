@@ -30,10 +30,39 @@ pub struct Book {
 pub struct Line {
     /// Its number in the book.
     pub id: u32,
+    /// The roles it speaks of, a bit for each letter; all must be filled.
+    pub needs: u32,
     /// When it may be told; all must hold.
     pub conditions: Vec<Condition>,
     /// What it says.
     pub steps: Vec<Step>,
+}
+
+impl Step {
+    fn needs(&self) -> u32 {
+        match self {
+            Self::Narrate(nodes) => needs(nodes),
+            Self::Speak(speech) => {
+                let who = letter(speech.speaker) | speech.to.map_or(0, letter);
+                who | needs(&speech.first) | needs(&speech.second)
+            }
+            Self::Paragraph => 0,
+        }
+    }
+}
+
+fn needs(nodes: &[Node]) -> u32 {
+    let needs = nodes.iter().map(|node| match node {
+        Node::Slot(role, _) => letter(*role),
+        Node::Choice(choices) => choices.iter().fold(0, |all, choice| all | needs(choice)),
+        Node::Text(_) | Node::List(_) | Node::Include(_) => 0,
+    });
+    needs.fold(0, |all, more| all | more)
+}
+
+/// A role's bit. The party, h, and who speaks, e, are always there.
+fn letter(role: u8) -> u32 {
+    if role == b'h' || role == b'e' { 0 } else { 1 << (role - b'a') }
 }
 
 /// What must hold, or must not.
@@ -296,8 +325,9 @@ impl Reader<'_> {
             conditions = inside.split(' ').map(condition).collect();
             self.text = text.trim_start();
         }
-        let steps = self.text.split(" ;; ").map(|text| Reader { text, at: 0, lists: self.lists }.step()).collect();
-        Line { id, conditions, steps }
+        let steps: Vec<_> = self.text.split(" ;; ").map(|text| Reader { text, at: 0, lists: self.lists }.step()).collect();
+        let needs = steps.iter().fold(0, |all, step| all | step.needs());
+        Line { id, needs, conditions, steps }
     }
 
     fn step(mut self) -> Step {

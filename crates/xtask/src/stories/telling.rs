@@ -37,6 +37,17 @@ impl Roles {
         }
     }
 
+    /// The letters that have a meaning, a bit each.
+    fn filled(&self) -> u32 {
+        let bits = |from: u8, there: &mut dyn Iterator<Item = bool>| {
+            there.enumerate().fold(0, |all, (i, there)| all | u32::from(there) << (usize::from(from - b'a') + i))
+        };
+        bits(b'a', &mut self.who.iter().map(Option::is_some))
+            | bits(b't', &mut self.it.iter().map(Option::is_some))
+            | bits(b'p', &mut self.at.iter().map(Option::is_some))
+            | bits(b'x', &mut self.word.iter().map(|word| !word.is_empty()))
+    }
+
     /// Who a letter stands for.
     pub fn who(&self, letter: u8) -> Option<Who> {
         matches!(letter, b'a'..=b'e').then(|| self.who[usize::from(letter - b'a')]).flatten()
@@ -104,11 +115,9 @@ impl From<&'static str> for Meaning {
 }
 
 impl Story {
-    /// Tells a pattern of a section.
+    /// Tells a pattern of a section that speaks only of these roles, of the hero, a, and of who goes along, b.
     pub fn tell(&mut self, key: &str, roles: &[Role]) {
-        for role in roles {
-            self.roles.set(*role);
-        }
+        self.cast_roles(roles);
         if self.page.sentences >= self.voice.paragraph && self.rng.chance(60) {
             self.page.paragraph();
         }
@@ -132,6 +141,23 @@ impl Story {
         }
     }
 
+    fn cast_roles(&mut self, roles: &[Role]) {
+        self.roles = Roles::default();
+        self.roles.set(Role::Who(b'a', self.hero()));
+        if let Some(b) = self.world.party.get(1) {
+            self.roles.set(Role::Who(b'b', *b));
+        }
+        for role in roles {
+            self.roles.set(*role);
+        }
+    }
+
+    /// Whether a section has a pattern that fits these roles now.
+    pub fn can_tell(&mut self, key: &str, roles: &[Role]) -> bool {
+        self.cast_roles(roles);
+        Book::get().section(key).iter().any(|line| self.fits(line))
+    }
+
     /// Tells a pattern in so many of a hundred cases.
     pub fn maybe(&mut self, percent: u32, key: &str, roles: &[Role]) {
         if self.rng.chance(percent) {
@@ -142,7 +168,7 @@ impl Story {
     /// A pattern of the section whose conditions hold; one that the story has not used, if there is one.
     pub fn choose(&mut self, key: &str) -> &'static Line {
         let lines = Book::get().section(key);
-        let mut fit: Vec<&Line> = lines.iter().filter(|line| line.conditions.iter().all(|c| self.holds(c))).collect();
+        let mut fit: Vec<&Line> = lines.iter().filter(|line| self.fits(line)).collect();
         assert!(!fit.is_empty(), "no pattern of {key:?} fits; flags {:?}", self.world.flags);
         if fit.iter().any(|line| !self.used.contains(&line.id)) {
             fit.retain(|line| !self.used.contains(&line.id));
@@ -152,7 +178,11 @@ impl Story {
         line
     }
 
-    pub(super) fn holds(&self, condition: &Condition) -> bool {
+    fn fits(&self, line: &Line) -> bool {
+        line.needs & !self.roles.filled() == 0 && line.conditions.iter().all(|condition| self.holds(condition))
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
         let Some(letter) = condition.role else {
             return self.world.is(condition.tag) == condition.holds;
         };
