@@ -1,7 +1,7 @@
 //! Drawing tokens: many sequences in shared steps, prompts in chunks, one at a time as the special case.
 
 use puna_tensor::op::{SampleInputs, SamplingParameters};
-use puna_tensor::{Device, StepKey, Tensor};
+use puna_tensor::{Device, StepKey, Tensor, no_grad};
 
 use crate::cache::{Cache, CachedSequence};
 use crate::error::{Error, Result};
@@ -211,9 +211,12 @@ impl<'m> Batch<'m> {
         let key = StepKey { program: 0, tokens: plan.ids.len(), sequences: plan.members.len() };
         let device = self.device.clone();
         let mut step = Ok(None);
-        let run = device.step(key, || {
-            step = self.run(&plan);
-            Ok(())
+        // Of a model that is being trained, too, nothing is recorded here: a cache has no derivative.
+        let run = no_grad(|| {
+            device.step(key, || {
+                step = self.run(&plan);
+                Ok(())
+            })
         });
         match run.map_err(Error::from).and(step) {
             Ok(enqueued) => self.enqueued = enqueued,

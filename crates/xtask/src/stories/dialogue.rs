@@ -17,7 +17,10 @@ impl Story {
             self.page.paragraph();
         }
         let (first, second) = self.words(speech, speaker, to);
-        let form = self.form(!second.is_empty());
+        let mut form = self.form(!second.is_empty());
+        if form == 0 && speech.manner == "ask" && !second.is_empty() && !second.ends_with('?') {
+            form = 1;
+        }
         // Two who answer each other need no "said" each time.
         let turns = self.page.spoken && self.page.speaker.is_some() && self.page.speaker != Some(speaker) && self.page.speaker == to;
         let text = if turns && self.voice.breaks && self.untagged < 2 && self.rng.chance(18) {
@@ -94,7 +97,7 @@ impl Story {
         // "Pip told" and the like take no "him" in front; a pronoun follows no verb: "he said", never "said he".
         let name = self.refer(speaker, Form::Plain);
         let pronoun = name == "he" || name == "she";
-        let mut tag = if !before && !pronoun && self.rng.chance(self.voice.inverts) {
+        let mut tag = if !before && !pronoun && !verb.contains(' ') && self.rng.chance(self.voice.inverts) {
             format!("{verb} {name}")
         } else {
             format!("{name} {verb}")

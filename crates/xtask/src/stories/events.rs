@@ -6,7 +6,7 @@ use super::world::{At, Fact, It, Who};
 
 /// What can stand in the way, and where it may.
 const OBSTACLES: &[&str] = &[
-    "river", "tree", "rocks", "fog", "mud", "thorns", "gate", "bridge", "gander", "dark", "river", "rocks", "snowdrift",
+    "river", "tree", "rocks", "mist", "mud", "thorns", "gate", "bridge", "gander", "dark", "river", "rocks", "snowdrift",
 ];
 
 impl Story {
@@ -109,7 +109,7 @@ impl Story {
         let a = self.hero();
         let mut flag = *self.rng.pick(OBSTACLES);
         let winter = self.world.season == "winter";
-        if (flag == "snowdrift" || flag == "fog") && !(flag == "snowdrift" && winter || flag == "fog" && self.world.weather == "fog") {
+        if flag == "snowdrift" && !winter {
             flag = "gate";
         }
         if self.world.flags.contains(&flag) {
@@ -143,8 +143,13 @@ impl Story {
         let a = self.hero();
         let there = self.world.thing(it).place.expect("what is sought lies somewhere");
         let tries = if self.room() { 1 + self.rng.below(2) } else { 0 };
-        for _ in 0..tries {
-            let p = self.a_place("");
+        let places: Vec<At> = (0..tries).map(|_| self.a_place("")).collect();
+        if let Some(&p) = places.first()
+            && self.rng.chance(60)
+        {
+            self.tell("remember", roles![a: a, p: p, q: At(0)]);
+        }
+        for p in places {
             self.go(p, 15);
             self.tell("search", roles![a: a, p: p, t: it]);
             self.maybe(35, "search", roles![a: a, p: p, t: it]);
@@ -164,7 +169,7 @@ impl Story {
         if self.world.who(a).place != there {
             self.go(there, 40);
         }
-        self.maybe(60, "search", roles![a: a, p: there, t: it]);
+        self.maybe(60, "search.there", roles![a: a, p: there, t: it]);
         self.find(it);
     }
 

@@ -18,8 +18,8 @@ pub struct Page {
     pub subject: Option<Who>,
     /// Who did in the sentence before.
     pub subject_before: Option<Who>,
-    /// Whether the party as a whole is mentioned in the sentence or was in the one before.
-    pub party: [bool; 2],
+    /// Sentences since the party as a whole was mentioned, if it was.
+    pub party: Option<usize>,
     /// Who is known to the reader.
     pub known: u32,
     /// Which things are.
@@ -54,7 +54,7 @@ impl Page {
             (self.before, self.now) = (self.now, 0);
             (self.subject_before, self.subject) = (self.subject, None);
         }
-        self.party = [self.party[1], false];
+        self.party = self.party.map(|age| age + 1);
         self.sentences += 1;
     }
 

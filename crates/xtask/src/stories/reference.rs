@@ -27,10 +27,8 @@ impl Story {
             Form::Kind => kind.noun.into(),
             Form::Vocative => self.vocative(who),
             _ if self.quoted => self.in_quotation(who, form),
-            Form::An | Form::AKind if self.page.known & bit(who) == 0 => {
-                let named = form == Form::An;
-                self.introduce(who, named)
-            }
+            Form::An if self.page.known & bit(who) == 0 => self.introduce(who, true),
+            Form::AKind => self.introduce(who, false),
             Form::The => {
                 self.mention(who, false);
                 format!("the {looks} {}", kind.noun)
@@ -39,7 +37,7 @@ impl Story {
                 self.mention(who, true);
                 name.to_owned()
             }
-            Form::Plain | Form::Object | Form::Possessive | Form::An | Form::AKind => self.clearest(who, form),
+            Form::Plain | Form::Object | Form::Possessive | Form::An => self.clearest(who, form),
             _ => panic!("{form:?} is no form of a character"),
         }
     }
@@ -222,7 +220,8 @@ impl Story {
             _ => panic!("{form:?} is no form of two"),
         };
         let near = self.page.now | self.page.before;
-        let percent = match near & both == both || self.page.party != [false; 2] {
+        // No other two are spoken of as "they", so that it stays clear for a while.
+        let percent = match near & both == both || self.page.party.is_some_and(|age| age < 6) {
             true if self.page.now & both == both => 97,
             true if self.page.fresh() => 25,
             true => self.voice.pronoun,
@@ -246,7 +245,7 @@ impl Story {
             }
         };
         self.page.now |= both;
-        self.page.party[1] = true;
+        self.page.party = Some(0);
         text
     }
 
@@ -315,7 +314,7 @@ impl Story {
         let place = self.world.place(at).clone();
         let known = self.page.places & (1 << at.0) != 0;
         let noun = place.spot.noun;
-        let full = !place.adjective.is_empty() && (!known || self.rng.chance(25));
+        let full = !place.adjective.is_empty() && (!known || self.rng.chance(12));
         let the = if full { format!("the {} {noun}", place.adjective) } else { format!("the {noun}") };
         if matches!(form, Form::Plain | Form::At | Form::To | Form::A) && !self.quoted {
             self.page.places |= 1 << at.0;
@@ -324,8 +323,7 @@ impl Story {
             Form::Plain => the,
             Form::At => format!("{} {the}", place.spot.at),
             Form::To => format!("to {the}"),
-            Form::A if place.adjective.is_empty() => format!("a {noun}"),
-            Form::A => format!("a {} {noun}", place.adjective),
+            Form::A => format!("{} a {} {noun}", place.spot.at, place.adjective),
             Form::Noun => noun.into(),
             Form::Nook => {
                 let mut nook = *self.rng.pick(place.spot.nooks);

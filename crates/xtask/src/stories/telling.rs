@@ -126,8 +126,12 @@ impl Story {
                 Step::Paragraph => self.page.paragraph(),
                 Step::Speak(speech) => self.speak(speech),
                 Step::Narrate(nodes) => {
-                    if self.page.spoken && self.voice.breaks && self.rng.chance(55) {
-                        self.page.paragraph();
+                    // After speech the speaker's own deeds stay in the paragraph; another's open one.
+                    if self.page.spoken && self.voice.breaks {
+                        let same = self.first_who(nodes).is_some_and(|who| self.page.speaker == Some(who));
+                        if self.rng.chance(if same { 15 } else { 90 }) {
+                            self.page.paragraph();
+                        }
                     }
                     let mut out = String::new();
                     self.render(nodes, &mut out);
@@ -196,6 +200,15 @@ impl Story {
             false
         };
         is == condition.holds
+    }
+
+    /// Who is mentioned first.
+    fn first_who(&self, nodes: &[Node]) -> Option<Who> {
+        nodes.iter().find_map(|node| match node {
+            Node::Slot(b'h', _) => Some(self.world.party[0]).filter(|_| self.world.party.len() == 1),
+            Node::Slot(letter, _) => self.roles.who(*letter),
+            _ => None,
+        })
     }
 
     /// Renders nodes; in a quotation where there is a speaker.

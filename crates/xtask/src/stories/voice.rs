@@ -32,7 +32,7 @@ impl Voice {
     pub fn new(rng: &mut Rng) -> Self {
         Self {
             pronoun: 55 + rng.below(40) as u32,
-            nominal: 5 + rng.below(35) as u32,
+            nominal: 3 + rng.below(22) as u32,
             plain: 25 + rng.below(45) as u32,
             breaks: rng.chance(75),
             paragraph: 3 + rng.below(4),

@@ -1,5 +1,6 @@
 //! Plots: each sets up a wish or a trouble and lets events settle it.
 
+mod hearts;
 mod things;
 
 use super::Story;
@@ -16,4 +17,24 @@ pub struct Plot {
 /// All of them, the frequent ones more than once.
 pub const PLOTS: &[Plot] = &[
     Plot { name: "lost", act: things::lost },
+    Plot { name: "borrowed", act: things::borrowed },
+    Plot { name: "broken", act: things::broken },
+    Plot { name: "present", act: things::present },
+    Plot { name: "trade", act: things::trade },
+    Plot { name: "treasure", act: things::treasure },
+    Plot { name: "vain", act: things::vain },
+    Plot { name: "warmth", act: things::warmth },
+    Plot { name: "repaid", act: things::repaid },
+    Plot { name: "newcomer", act: hearts::newcomer },
+    Plot { name: "quarrel", act: hearts::quarrel },
+    Plot { name: "false_alarm", act: hearts::false_alarm },
+    Plot { name: "blamed", act: hearts::blamed },
+    Plot { name: "envy", act: hearts::envy },
+    Plot { name: "boast", act: hearts::boast },
+    Plot { name: "sick", act: hearts::sick },
+    Plot { name: "grump", act: hearts::grump },
+    Plot { name: "stage", act: hearts::stage },
+    Plot { name: "sleepless", act: hearts::sleepless },
+    Plot { name: "visits", act: hearts::visits },
+    Plot { name: "goodbye", act: hearts::goodbye },
 ];
