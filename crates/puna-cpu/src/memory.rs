@@ -35,8 +35,9 @@ impl Drop for Lines {
 /// Memory that was let go, by size class, to be used again without asking the system for pages (whose first touch costs more than the
 /// kernels that write small results).
 ///
-/// What is kept makes nothing larger than it has been: memory in use and memory kept are together never more than was in use at once
-/// before. So loading peaks at the model and a tensor, and a training step finds again what the last one let go.
+/// Memory in use and memory kept are together at most half again what was in use at once: a training step finds again what the last
+/// one let go, though the sizes it asks for come in another order. Of each size no more is kept than was in use at once, so that loading,
+/// which lets go of one tensor at a time, keeps one of each size.
 #[derive(Default)]
 pub(crate) struct FreeList(Mutex<Free>);
 
@@ -83,10 +84,10 @@ impl FreeList {
 }
 
 impl Free {
-    /// What is kept beyond the peak, the largest first.
+    /// What is kept beyond that, the largest first.
     fn evict(&mut self) -> Vec<Vec<Line>> {
         let mut evicted = Vec::new();
-        while self.used + self.kept > self.peak.max(self.used) {
+        while self.used + self.kept > self.peak.max(self.used) * 3 / 2 {
             let Some(mut class) = self.classes.last_entry() else { break };
             match class.get_mut().pop() {
                 Some(memory) => {
@@ -214,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_makes_nothing_larger_than_it_has_been() {
+    fn what_is_kept_is_at_most_half_of_what_was_in_use() {
         let free = Arc::new(FreeList::default());
         let alloc = |lines: usize| Memory::alloc(lines * size_of::<Line>(), &free).unwrap();
         let (a, b) = (alloc(16), alloc(8));
         assert_eq!(counts(&free), [24, 0, 24]);
         drop(a);
         assert_eq!(counts(&free), [8, 16, 24]);
-        // Of another size: what was kept goes.
+        // Of another size, and 38 would be more than 36: what was kept goes.
         let c = alloc(14);
         assert_eq!(counts(&free), [22, 0, 24]);
         drop((b, c));
@@ -233,13 +234,13 @@ mod tests {
         let e = alloc(2);
         assert_eq!(counts(&free), [10, 14, 24]);
         let f = alloc(1);
-        assert_eq!(counts(&free), [11, 0, 24]);
+        assert_eq!(counts(&free), [11, 14, 24]);
         drop((d, e, f));
         let larger = alloc(32);
-        assert_eq!(counts(&free), [32, 0, 32]);
+        assert_eq!(counts(&free), [32, 11, 32]);
         drop(larger);
         assert!(Memory::alloc(isize::MAX as usize / 2, &free).is_err());
-        assert_eq!(counts(&free), [0, 0, 32], "what could not be had was never in use");
+        assert_eq!(counts(&free), [0, 43, 32], "what could not be had was never in use");
     }
 
     #[test]

@@ -33,14 +33,19 @@ pub(super) fn assistant_turns(template: &ChatTemplate, input: &ChatInput<'_>, fr
         let message = format!("no assistant turn among the messages{among} ({}), so nothing would be learnt", roles.join(", "));
         return Err(Error::new(Kind::NothingToLearn, "chat", message));
     }
-    let input = |count: usize, prompt: bool| ChatInput { messages: &messages[..count], add_generation_prompt: prompt, ..input.clone() };
+    let input =
+        |count: usize, prompt: bool| ChatInput { messages: &messages[..count], add_generation_prompt: prompt, ..input.clone() };
     let segments = template.segments(&input(messages.len(), false))?;
     let whole: String = segments.iter().map(Segment::text).collect();
 
     if let Some(spans) = generation::spans(template, &input(messages.len(), false), &whole)? {
         let all = messages.iter().filter(|message| message.role() == "assistant").count();
         if spans.len() != all && from > 0 {
-            let message = format!("the template marks {} stretches as generated for {all} assistant turns; one for each would tell which are the last {}", spans.len(), turns.len());
+            let message = format!(
+                "the template marks {} stretches as generated for {all} assistant turns; one for each would tell which are the last {}",
+                spans.len(),
+                turns.len()
+            );
             return Err(Error::new(Kind::ChatTemplate, "chat template", message));
         }
         let first = if from > 0 { all - turns.len() } else { 0 };
@@ -51,7 +56,8 @@ pub(super) fn assistant_turns(template: &ChatTemplate, input: &ChatInput<'_>, fr
     for turn in turns {
         let before = template.render(&input(turn, true)).map_err(|e| {
             let e = Error::from(e);
-            let message = format!("{}; it is asked for the messages before message {turn}, to find where that begins", e.message());
+            let message =
+                format!("{}; it is asked for the messages before message {turn}, to find where that begins", e.message());
             Error::new(Kind::ChatTemplate, e.place(), message).with_source(e)
         })?;
         prefix(&whole, &before, || format!("the messages before message {turn}, an assistant's, and a generation prompt"))?;
@@ -77,7 +83,8 @@ fn prefix(whole: &str, part: &str, what: impl Fn() -> String) -> Result<()> {
     if whole.starts_with(part) {
         return Ok(());
     }
-    let same = whole.char_indices().zip(part.chars()).find(|((_, a), b)| a != b).map_or(whole.len().min(part.len()), |((at, _), _)| at);
+    let same =
+        whole.char_indices().zip(part.chars()).find(|((_, a), b)| a != b).map_or(whole.len().min(part.len()), |((at, _), _)| at);
     let there = |text: &str| text.get(same..).unwrap_or_default().chars().take(24).collect::<String>();
     let message = format!(
         "the rendering of {} is not the beginning of the whole conversation's: at byte {same}, {:?} stands where the whole has {:?}; \

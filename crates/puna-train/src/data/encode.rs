@@ -155,8 +155,7 @@ impl<'a> Encoder<'a> {
             }
         };
         let spans = || spans.iter().filter(|span| span.start < end && span.end > start);
-        let cuts: Vec<usize> =
-            spans().flat_map(|span| [span.start.max(start) - start, span.end.min(end) - start]).collect();
+        let cuts: Vec<usize> = spans().flat_map(|span| [span.start.max(start) - start, span.end.min(end) - start]).collect();
         let (ids, places) = self.cut(text, special, &cuts)?;
         let base = example.ids.len();
         example.ids.extend(ids);
@@ -202,10 +201,9 @@ impl<'a> Encoder<'a> {
             }
             Record::Completion { .. } => Err(Error::data("", "prompt and completion are text and messages; both are the same")),
             Record::Chat { messages, tools } => self.chat(messages, tools.as_ref(), 0),
-            Record::Preference { .. } => Err(Error::data(
-                "",
-                "a pair of chosen and rejected is no example by itself; Preferences reads such files",
-            )),
+            Record::Preference { .. } => {
+                Err(Error::data("", "a pair of chosen and rejected is no example by itself; Preferences reads such files"))
+            }
         };
         example.map_err(|e| e.at(place()))?.checked(place)
     }

@@ -42,7 +42,8 @@ impl Example {
             return Ok(self);
         }
         let n = self.ids.len();
-        let message = format!("none of its {n} tokens counts, so there is nothing to learn from it; one that has a token before it would");
+        let message =
+            format!("none of its {n} tokens counts, so there is nothing to learn from it; one that has a token before it would");
         Err(Error::new(Kind::NothingToLearn, place(), message))
     }
 }

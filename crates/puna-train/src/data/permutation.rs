@@ -48,7 +48,7 @@ impl Permutation {
         assert!(index < self.len, "place {index} in a permutation of {}", self.len);
         (0..self.rounds).fold(index, |x, round| {
             let key = mix(self.key ^ round.wrapping_mul(0xd1b5_4a32_d192_ed03));
-            let k = (u128::from(key) * u128::from(self.len) >> 64) as u64;
+            let k = ((u128::from(key) * u128::from(self.len)) >> 64) as u64;
             let partner = if x <= k { k - x } else { k + (self.len - x) };
             let swaps = mix(key ^ x.max(partner)) >> 63 == 1;
             if swaps { partner } else { x }

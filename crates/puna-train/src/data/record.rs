@@ -65,7 +65,8 @@ impl Record {
             },
             _ => {
                 let (chosen, rejected) = (field("chosen")?, field("rejected")?);
-                let prompt = if has_value(&fields, "prompt") { Some(speech(&mut fields, "prompt").map_err(&wrong)?) } else { None };
+                let prompt =
+                    if has_value(&fields, "prompt") { Some(speech(&mut fields, "prompt").map_err(&wrong)?) } else { None };
                 Ok(Self::Preference { prompt, chosen, rejected, tools })
             }
         }

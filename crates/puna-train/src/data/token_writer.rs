@@ -11,8 +11,8 @@ use super::token_file::{Header, TokenFile, Width};
 use crate::error::{Error, Kind, Result};
 
 /// Writes documents of tokens into a file, one behind the other, holding no more of them than where they begin.
-pub(crate) struct TokenWriter<W> {
-    to: W,
+pub(crate) struct TokenWriter<'w> {
+    to: &'w mut dyn WriteSeek,
     place: String,
     vocab_size: u32,
     width: Width,
@@ -24,16 +24,15 @@ pub(crate) struct TokenWriter<W> {
     masked: bool,
 }
 
-impl<W: Write + Seek> TokenWriter<W> {
+impl<'w> TokenWriter<'w> {
     /// Begins a file at the start of `to`; errors name it `place`.
-    pub(crate) fn new(to: W, place: String, vocab_size: usize) -> Result<Self> {
+    pub(crate) fn new(to: &'w mut dyn WriteSeek, place: String, vocab_size: usize) -> Result<Self> {
         let Some(vocab_size) = u32::try_from(vocab_size).ok().filter(|size| *size > 0) else {
             let message = format!("a vocabulary of {vocab_size} tokens; from 1 to {} fit a token file", u32::MAX);
             return Err(Error::argument(place, message));
         };
         let width = Width::of(vocab_size);
-        let mut writer =
-            Self { to, place, vocab_size, width, tokens: 0, offsets: vec![0], counts: Vec::new(), masked: false };
+        let mut writer = Self { to, place, vocab_size, width, tokens: 0, offsets: vec![0], counts: Vec::new(), masked: false };
         // Room for the header, which knows the counts only at the end.
         writer.write(&[0; Header::BYTES])?;
         Ok(writer)
@@ -92,7 +91,7 @@ impl<W: Write + Seek> TokenWriter<W> {
     }
 
     /// Writes what stands behind the tokens, and the header.
-    pub(crate) fn finish(mut self) -> Result<W> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         let header = Header {
             width: self.width,
             masked: self.masked,
@@ -111,8 +110,7 @@ impl<W: Write + Seek> TokenWriter<W> {
             self.write(&bytes)?;
         }
         self.to.seek(SeekFrom::Start(0)).map_err(|e| failed(&self.place, e))?;
-        self.write(&header.to_bytes())?;
-        Ok(self.to)
+        self.write(&header.to_bytes())
     }
 
     fn align(&mut self, written: u64) -> Result<()> {
@@ -132,11 +130,7 @@ fn failed(place: &str, source: std::io::Error) -> Error {
 /// Ids take two bytes each where the vocabulary has at most 65,536 tokens, else four. What [`TokenFile`] says of its layout holds.
 ///
 /// Errors: those of `examples`; an id beyond the vocabulary; no document; what the operating system says.
-pub fn write_tokens(
-    path: &Path,
-    vocab_size: usize,
-    examples: impl IntoIterator<Item = Result<Example>>,
-) -> Result<TokenFile> {
+pub fn write_tokens(path: &Path, vocab_size: usize, examples: impl IntoIterator<Item = Result<Example>>) -> Result<TokenFile> {
     fill_file(path, vocab_size, |writer| examples.into_iter().try_for_each(|example| writer.push(&example?)))
 }
 
@@ -144,11 +138,11 @@ pub fn write_tokens(
 pub(crate) fn fill_file(
     path: &Path,
     vocab_size: usize,
-    fill: impl FnOnce(&mut TokenWriter<&mut dyn WriteSeek>) -> Result<()>,
+    fill: impl FnOnce(&mut TokenWriter<'_>) -> Result<()>,
 ) -> Result<TokenFile> {
     let mut outcome = Ok(());
     let written = atomically(path, |to| {
-        outcome = filled(to, path, vocab_size, fill).map(drop);
+        outcome = filled(to, path, vocab_size, fill);
         // Any error keeps the file from appearing; ours is the one that is told.
         outcome.as_ref().map_err(|e| puna_llama::Error::new(puna_llama::Kind::Io, e.place(), e.message())).copied()
     });
@@ -161,25 +155,25 @@ pub(crate) fn fill_file(
 pub(crate) fn fill_memory(
     name: &Path,
     vocab_size: usize,
-    fill: impl FnOnce(&mut TokenWriter<&mut dyn WriteSeek>) -> Result<()>,
+    fill: impl FnOnce(&mut TokenWriter<'_>) -> Result<()>,
 ) -> Result<TokenFile> {
     let mut bytes = Cursor::new(Vec::new());
     filled(&mut bytes, name, vocab_size, fill)?;
     TokenFile::parse(&MappedFile::from_vec(name, bytes.into_inner()))
 }
 
-fn filled<'a>(
-    to: &'a mut dyn WriteSeek,
+fn filled(
+    to: &mut dyn WriteSeek,
     path: &Path,
     vocab_size: usize,
-    fill: impl FnOnce(&mut TokenWriter<&'a mut dyn WriteSeek>) -> Result<()>,
+    fill: impl FnOnce(&mut TokenWriter<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut writer = TokenWriter::new(to, path.display().to_string(), vocab_size)?;
     fill(&mut writer)?;
     if writer.documents() == 0 {
         return Err(Error::new(Kind::Empty, path.display().to_string(), "no document in it; a data set has one at least"));
     }
-    writer.finish().map(drop)
+    writer.finish()
 }
 
 /// What a token file is written to.

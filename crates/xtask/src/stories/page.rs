@@ -18,8 +18,8 @@ pub struct Page {
     pub subject: Option<Who>,
     /// Who did in the sentence before.
     pub subject_before: Option<Who>,
-    /// Sentences since the party as a whole was mentioned, if it was.
-    pub party: Option<usize>,
+    /// The two who were last mentioned together, as bits, and how many sentences ago.
+    pub pair: (u32, usize),
     /// Who is known to the reader.
     pub known: u32,
     /// Which things are.
@@ -54,7 +54,7 @@ impl Page {
             (self.before, self.now) = (self.now, 0);
             (self.subject_before, self.subject) = (self.subject, None);
         }
-        self.party = self.party.map(|age| age + 1);
+        self.pair.1 += 1;
         self.sentences += 1;
     }
 

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `(a.brave !rain) text` | told only where a is brave and it does not rain |
 //! | `{a}` `{a.o}` `{a.s}` | a as subject, object, possessor: by name, by pronoun or as "the small llama", whichever is clear |
+//! | `{h}` `{k}` `{m}` `{n}` | those who go together; a and b; a and c; b and c: "Pip and Lena", "they" |
 //! | `{t}` `{p.at}` `{x}` | a thing, "by the river", a word that the teller gave; the forms are those of [`Form`] |
 //! | `[big\|large\|]` | one of these; nothing is one, and nests |
 //! | `<happy>` | a word of the list `happy` |
@@ -62,7 +63,14 @@ fn needs(nodes: &[Node]) -> u32 {
 
 /// A role's bit. The party, h, and who speaks, e, are always there.
 fn letter(role: u8) -> u32 {
-    if role == b'h' || role == b'e' { 0 } else { 1 << (role - b'a') }
+    let bit = |role: u8| 1 << (role - b'a');
+    match role {
+        b'h' | b'e' => 0,
+        b'k' => bit(b'a') | bit(b'b'),
+        b'm' => bit(b'a') | bit(b'c'),
+        b'n' => bit(b'b') | bit(b'c'),
+        _ => bit(role),
+    }
 }
 
 /// What must hold, or must not.
@@ -405,7 +413,7 @@ impl Reader<'_> {
         }
         let (role, form) = inside.split_once('.').unwrap_or((inside, ""));
         let form = Form::read(form).unwrap_or_else(|| panic!("{:?}: no form {form:?}", self.text));
-        assert!(role.len() == 1 && "abcdehtuvpqxyz".contains(role), "{:?}: no role {role:?}", self.text);
+        assert!(role.len() == 1 && "abcdehkmntuvpqxyz".contains(role), "{:?}: no role {role:?}", self.text);
         Node::Slot(role.as_bytes()[0], form)
     }
 

@@ -212,6 +212,11 @@ impl Story {
             Form::Feet => return "feet".into(),
             _ => {}
         }
+        self.pair([party[0], party[1]], form)
+    }
+
+    /// A mention of two together.
+    pub fn pair(&mut self, party: [Who; 2], form: Form) -> String {
         let both = bit(party[0]) | bit(party[1]);
         let pronoun = match form {
             Form::Plain => "they",
@@ -221,7 +226,7 @@ impl Story {
         };
         let near = self.page.now | self.page.before;
         // No other two are spoken of as "they", so that it stays clear for a while.
-        let percent = match near & both == both || self.page.party.is_some_and(|age| age < 6) {
+        let percent = match near & both == both || self.page.pair.0 == both && self.page.pair.1 < 6 {
             true if self.page.now & both == both => 97,
             true if self.page.fresh() => 25,
             true => self.voice.pronoun,
@@ -245,7 +250,7 @@ impl Story {
             }
         };
         self.page.now |= both;
-        self.page.party = Some(0);
+        self.page.pair = (both, 0);
         text
     }
 

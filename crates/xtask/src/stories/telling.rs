@@ -53,6 +53,17 @@ impl Roles {
         matches!(letter, b'a'..=b'e').then(|| self.who[usize::from(letter - b'a')]).flatten()
     }
 
+    /// Which two a letter stands for: a and b, a and c, b and c.
+    fn pair(&self, letter: u8) -> Option<[Who; 2]> {
+        let [one, two] = match letter {
+            b'k' => [b'a', b'b'],
+            b'm' => [b'a', b'c'],
+            b'n' => [b'b', b'c'],
+            _ => return None,
+        };
+        Some([self.who(one)?, self.who(two)?])
+    }
+
     fn it(&self, letter: u8) -> Option<It> {
         matches!(letter, b't'..=b'v').then(|| self.it[usize::from(letter - b't')]).flatten()
     }
@@ -164,7 +175,7 @@ impl Story {
 
     /// Tells a pattern in so many of a hundred cases.
     pub fn maybe(&mut self, percent: u32, key: &str, roles: &[Role]) {
-        if self.rng.chance(percent) {
+        if self.rng.chance(percent) && self.can_tell(key, roles) {
             self.tell(key, roles);
         }
     }
@@ -269,6 +280,9 @@ impl Story {
     fn fill(&mut self, letter: u8, form: Form) -> String {
         if letter == b'h' {
             return self.party(form);
+        }
+        if let Some(pair) = self.roles.pair(letter) {
+            return self.pair(pair, form);
         }
         if let Some(who) = self.roles.who(letter) {
             return self.refer(who, form);

@@ -1,6 +1,8 @@
 //! Plots: each sets up a wish or a trouble and lets events settle it.
 
+mod deeds;
 mod hearts;
+mod nature;
 mod things;
 
 use super::Story;
@@ -37,4 +39,26 @@ pub const PLOTS: &[Plot] = &[
     Plot { name: "sleepless", act: hearts::sleepless },
     Plot { name: "visits", act: hearts::visits },
     Plot { name: "goodbye", act: hearts::goodbye },
+    Plot { name: "learn", act: deeds::learn },
+    Plot { name: "race", act: deeds::race },
+    Plot { name: "rescue", act: deeds::rescue },
+    Plot { name: "strayed", act: deeds::strayed },
+    Plot { name: "errand", act: deeds::errand },
+    Plot { name: "bake", act: deeds::bake },
+    Plot { name: "storm", act: deeds::storm },
+    Plot { name: "noise", act: deeds::noise },
+    Plot { name: "thief", act: deeds::thief },
+    Plot { name: "warned", act: deeds::warned },
+    Plot { name: "hidden", act: deeds::hidden },
+    Plot { name: "market", act: deeds::market },
+    Plot { name: "seed", act: nature::seed },
+    Plot { name: "chick", act: nature::chick },
+    Plot { name: "snow", act: nature::snow },
+    Plot { name: "drought", act: nature::drought },
+    Plot { name: "wish", act: nature::wish },
+    Plot { name: "journey", act: nature::journey },
+    Plot { name: "voiceless", act: nature::voiceless },
+    Plot { name: "dark", act: nature::dark },
+    Plot { name: "wool", act: nature::wool },
+    Plot { name: "egg", act: nature::egg },
 ];
