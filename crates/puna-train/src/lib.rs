@@ -3,6 +3,8 @@
 
 pub mod data;
 mod error;
+pub mod trainer;
 
 pub use data::{Batch, Dataset, Example, Packing};
 pub use error::{Error, Kind, Result};
+pub use trainer::{Event, Record, Report, TrainOptions, Trainer};

@@ -181,14 +181,15 @@ pub struct Tokenize<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<&'a ChatTemplate>,
     variables: Map<String, Value>,
+    end: Option<u32>,
     store: Option<PathBuf>,
     progress: Option<&'a mut dyn FnMut(Progress)>,
 }
 
 impl<'a> Tokenize<'a> {
-    /// With a tokenizer, in memory, without a chat template.
+    /// With a tokenizer and its end token behind texts, in memory, without a chat template.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, template: None, variables: Map::new(), store: None, progress: None }
+        Self { tokenizer, template: None, variables: Map::new(), end: tokenizer.eos(), store: None, progress: None }
     }
 
     /// With a chat template for messages. One that reads the clock should have a fixed one
@@ -201,6 +202,11 @@ impl<'a> Tokenize<'a> {
     pub fn variable(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.variables.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// With another token behind texts and completions than the tokenizer's end token, or none.
+    pub fn end(self, token: Option<u32>) -> Self {
+        Self { end: token, ..self }
     }
 
     /// Into a token file instead of memory.
@@ -275,7 +281,7 @@ impl<'a> Tokenize<'a> {
         paths: &[impl AsRef<Path>],
         read: impl Fn(&Path, &Encoder<'_>, &mut TokenWriter<'_>, &mut Each<'_>) -> Result<()>,
     ) -> Result<Dataset> {
-        let encoder = Encoder::new(self.tokenizer, self.template, std::mem::take(&mut self.variables))?;
+        let encoder = Encoder::new(self.tokenizer, self.template, std::mem::take(&mut self.variables), self.end)?;
         let sizes = paths.iter().map(|path| std::fs::metadata(path).map_or(0, |metadata| metadata.len()));
         let (of, mut before) = (sizes.sum::<u64>(), 0);
         let mut report = self.progress;

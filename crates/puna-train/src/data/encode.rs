@@ -24,15 +24,18 @@ pub(super) struct Encoder<'a> {
     /// The ids of [`ANCHOR`] where the tokenizer treats the beginning of a text otherwise than its middle (SentencePiece puts a
     /// space there); `None` where a continuation is encoded as any text.
     anchor: Option<Vec<u32>>,
+    end: Option<u32>,
     bos_token: String,
     eos_token: String,
 }
 
 impl<'a> Encoder<'a> {
+    /// `end`: what goes behind a text.
     pub(super) fn new(
         tokenizer: &'a Tokenizer,
         template: Option<&'a ChatTemplate>,
         variables: Map<String, Value>,
+        end: Option<u32>,
     ) -> Result<Self> {
         let probe = "a";
         let ids = tokenizer.encode(probe, Special::Text, Bos::AsWritten)?;
@@ -43,7 +46,7 @@ impl<'a> Encoder<'a> {
         };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let (bos_token, eos_token) = (text(tokenizer.bos()), text(tokenizer.eos()));
-        Ok(Self { tokenizer, template, variables, anchor, bos_token, eos_token })
+        Ok(Self { tokenizer, template, variables, anchor, end, bos_token, eos_token })
     }
 
     /// What goes before a document of plain text.
@@ -53,7 +56,7 @@ impl<'a> Encoder<'a> {
 
     /// What goes behind a document of plain text, so that the model learns to end.
     pub(super) fn behind(&self) -> Option<u32> {
-        self.tokenizer.eos()
+        self.end
     }
 
     /// Text as it begins. What looks like a special token in it is text.

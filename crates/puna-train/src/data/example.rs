@@ -43,7 +43,7 @@ impl Example {
         }
         let n = self.ids.len();
         let message =
-            format!("none of its {n} tokens counts, so there is nothing to learn from it; one that has a token before it would");
+            format!("nothing to learn: of its tokens ({n}) none counts that has another before it; one at least should");
         Err(Error::new(Kind::NothingToLearn, place(), message))
     }
 }

@@ -49,8 +49,6 @@ fn documents(
         }
         each(lines.progress(), to);
     }
-    // What the file ends with belongs to its last document.
-    document.held.push('\n');
     document.end(encoder, to)
 }
 
@@ -114,7 +112,7 @@ impl Document {
     /// Ends the document, if there is any text in it, and begins the next.
     fn end(&mut self, encoder: &Encoder<'_>, to: &mut TokenWriter<'_>) -> Result<()> {
         if let Some(place) = self.place.take() {
-            // The line end before the separator is the separator's.
+            // The line end before a separator is the separator's; the file's last one is likewise none of the text.
             let text = self.held.strip_suffix('\n').unwrap_or(&self.held);
             self.held.truncate(text.strip_suffix('\r').unwrap_or(text).len());
             self.write(encoder, to)?;
@@ -162,7 +160,7 @@ mod tests {
 
     /// The ids of a file's documents, read in stretches of so many bytes.
     fn read(text: &[u8], stretch: (usize, usize), tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
-        let encoder = Encoder::new(tokenizer, None, Map::new())?;
+        let encoder = Encoder::new(tokenizer, None, Map::new(), tokenizer.eos())?;
         let file = fill_memory(Path::new("f"), tokenizer.vocab_size(), |to| {
             let lines = Lines::new(Path::new("f"), Box::new(Cursor::new(text.to_vec())), text.len() as u64);
             documents(lines, stretch, &encoder, to, &mut |_, _| {})
@@ -172,22 +170,23 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, documents: &[&str]) {
-        let tokenizer = tokenizer("files/smollm2/tokenizer.json");
-        let read = read(text.as_bytes(), (STRETCH, MOST), &tokenizer).unwrap();
-        let end = tokenizer.eos();
-        let documents: Vec<Vec<u32>> = documents
-            .iter()
-            .map(|text| tokenizer.encode(text, Special::Text, Bos::Add).unwrap().into_iter().chain(end).collect())
-            .collect();
-        assert_eq!(read, documents, "{text:?}");
+        for name in ["files/smollm2/tokenizer.json", "files/mistral-v1/tokenizer.model"] {
+            let tokenizer = tokenizer(name);
+            let read = read(text.as_bytes(), (STRETCH, MOST), &tokenizer).unwrap();
+            let encode = |text: &&str| {
+                let ids = tokenizer.encode(text, Special::Text, Bos::Add).unwrap();
+                ids.into_iter().chain(tokenizer.eos()).collect::<Vec<_>>()
+            };
+            assert_eq!(read, documents.iter().map(encode).collect::<Vec<_>>(), "{text:?}");
+        }
     }
 
     #[test]
     fn documents_lie_between_separators() {
-        check("a\nb\n<|endoftext|>\nc\n", &["a\nb", "c"]);
-        check("<|endoftext|>\r\na\r\nb\r\n<|endoftext|>\r\n\r\n<|endoftext|>\r\n c", &["a\r\nb", " c"]);
+        check("a\nb\n<|endoftext|>\nc d\n", &["a\nb", "c d"]);
+        check("<|endoftext|>\r\na\r\nb\r\n<|endoftext|>\r\n\r\n<|endoftext|>\r\n c d", &["a\r\nb", " c d"]);
         check("a <|endoftext|>\n<|endoftext|> b\n\n<|endoftext|>", &["a <|endoftext|>\n<|endoftext|> b\n"]);
-        check("\u{feff}a", &["a"]);
+        check("\u{feff}a b", &["a b"]);
     }
 
     #[test]
@@ -223,7 +222,7 @@ mod tests {
                 continue;
             }
             let documents = documents.unwrap();
-            let decoded = tokenizer.decode(documents[0].split_last().unwrap().1).unwrap();
+            let decoded = tokenizer.decode(&documents[0]).unwrap();
             assert_eq!(decoded, text.strip_suffix('\n').unwrap_or(&text));
         }
     }
