@@ -138,3 +138,65 @@ pub fn exit(result: Result<()>) -> ExitCode {
     eprintln!("error: {line}");
     ExitCode::FAILURE
 }
+
+/// Set by Ctrl-C; pressed again, it ends the program at once.
+#[cfg(feature = "train")]
+pub fn stop_on_interrupt() -> Result<std::sync::Arc<std::sync::atomic::AtomicBool>> {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nfinishing the step; once more ends at once");
+    })?;
+    Ok(stop)
+}
+
+/// How a training goes: a bar on a terminal, else a line now and then.
+#[cfg(feature = "train")]
+pub struct TrainingProgress {
+    bar: ProgressBar,
+    steps: u64,
+    told: std::time::Instant,
+}
+
+#[cfg(feature = "train")]
+impl TrainingProgress {
+    pub fn new(steps: u64) -> Self {
+        let style = ProgressStyle::with_template("{pos}/{len} [{bar:30}] {msg} {eta}").expect("the template is well formed");
+        let bar = ProgressBar::new(steps).with_style(style.progress_chars("=> "));
+        Self { bar, steps, told: std::time::Instant::now() }
+    }
+
+    pub fn show(&mut self, event: puna::train::Event<'_>) {
+        use puna::train::Event;
+        match event {
+            Event::Step(record) => {
+                self.bar.set_position(record.step);
+                let line = format!("loss {:.4}, {:.0} tokens/s", record.loss, record.tokens_per_second);
+                if self.bar.is_hidden() && (self.told.elapsed().as_secs() >= 10 || record.step == self.steps) {
+                    self.told = std::time::Instant::now();
+                    eprintln!("step {} of {}: {line}", record.step, self.steps);
+                }
+                self.bar.set_message(line);
+            }
+            Event::Evaluated { step, loss } => self.say(format!("step {step}: held out {loss:.4}")),
+            Event::Saved(path) => self.say(format!("saved {}", path.display())),
+        }
+    }
+
+    fn say(&self, line: String) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

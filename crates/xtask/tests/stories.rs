@@ -70,7 +70,7 @@ fn spaces_and_marks_stand_as_they_should() {
 fn no_word_stands_twice_in_a_row() {
     each(|told| {
         let all: Vec<&str> = told.text.split_whitespace().collect();
-        match all.windows(2).find(|two| two[0] == two[1] && two[0] != "had" && two[0] != "that") {
+        match all.windows(2).find(|two| two[0] == two[1] && two[0] != "had" && two[0].ends_with(|c: char| c.is_ascii_alphanumeric())) {
             Some(two) => Err(format!("{} {}", two[0], two[1])),
             None => Ok(()),
         }
@@ -110,7 +110,7 @@ fn sentences_begin_with_a_capital_and_paragraphs_end() {
 
 #[test]
 fn pronouns_have_the_case_that_their_place_asks_for() {
-    let objects = ["to", "for", "with", "of", "from", "behind", "beside", "told", "showed", "gave", "asked", "thanked", "met", "saw"];
+    let objects = ["to", "with", "of", "from", "behind", "beside", "told", "showed", "gave", "asked", "thanked", "met", "saw"];
     each(|told| {
         let all: Vec<&str> = told.text.split(' ').collect();
         for two in all.windows(2) {
@@ -137,7 +137,8 @@ fn no_pronoun_comes_before_whom_it_means() {
                 continue;
             };
             let before: Vec<&str> = words(&narrated).take(first).collect();
-            let named = told.cast.iter().filter(|c| c.male == male).any(|c| {
+            let others = ["mother", "father", "man", "woman", "snowman", "grandmother", "grandfather", "peddler", "traveler"];
+            let named = others.iter().any(|noun| before.contains(noun)) || told.cast.iter().filter(|c| c.male == male).any(|c| {
                 let noun = c.kind.noun.split(' ').next_back().expect("a noun has a word");
                 before.contains(&c.name) || before.contains(&noun)
             });

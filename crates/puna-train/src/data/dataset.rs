@@ -268,7 +268,7 @@ impl<'a> Tokenize<'a> {
                 if !line.trim().is_empty() {
                     each_line(encoder, &line, &|| lines.place(), to)?;
                 }
-                each(lines.progress(), to);
+                each(lines.bytes(), to);
             }
             Ok(())
         })
@@ -287,17 +287,22 @@ impl<'a> Tokenize<'a> {
         let mut report = self.progress;
         let fill = |to: &mut TokenWriter<'_>| {
             for path in paths {
-                let (mut reported, mut read_bytes) = (0, 0);
-                let mut each = |(bytes, size): (u64, u64), to: &TokenWriter<'_>| {
-                    read_bytes = bytes;
-                    let Some(report) = report.as_mut() else { return };
-                    if bytes >= reported + REPORT || bytes == size {
-                        reported = bytes;
+                let (mut now, mut reported) = (0, 0);
+                let mut report = |bytes: u64, to: &TokenWriter<'_>| {
+                    if let Some(report) = report.as_mut() {
                         report(Progress { bytes: before + bytes, of, documents: to.documents(), tokens: to.tokens() });
                     }
                 };
+                let mut each = |bytes: u64, to: &TokenWriter<'_>| {
+                    now = bytes;
+                    if bytes >= reported + REPORT {
+                        reported = bytes;
+                        report(bytes, to);
+                    }
+                };
                 read(path.as_ref(), &encoder, to, &mut each)?;
-                before += read_bytes;
+                report(now, to);
+                before += now;
             }
             Ok(())
         };
@@ -313,8 +318,8 @@ impl<'a> Tokenize<'a> {
 /// Bytes between two reports.
 const REPORT: u64 = 1 << 20;
 
-/// Hears of each piece that is read: the bytes so far and those there are, and what is written.
-pub(super) type Each<'a> = dyn FnMut((u64, u64), &TokenWriter<'_>) + 'a;
+/// Hears of each piece that is read: the bytes of its file so far, and what is written.
+pub(super) type Each<'a> = dyn FnMut(u64, &TokenWriter<'_>) + 'a;
 
 /// Writes what a line at a place holds.
 type EachLine<'a> = dyn Fn(&Encoder<'_>, &str, &dyn Fn() -> String, &mut TokenWriter<'_>) -> Result<()> + 'a;

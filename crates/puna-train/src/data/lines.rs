@@ -15,35 +15,30 @@ pub(super) struct Lines {
     from: BufReader<Box<dyn Read>>,
     /// The line that `next` gave, from 1.
     number: u64,
-    /// Bytes before the line that `next` gave, and behind it.
+    /// Where in the file that line begins, and where what was read ends.
     start: u64,
     end: u64,
-    size: u64,
     line: Vec<u8>,
 }
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        let size = file.metadata().map_err(|e| Error::io(path, "look at", e))?.len();
-        Ok(Self::new(path, Box::new(file), size))
+        Ok(Self::new(path, Box::new(file)))
     }
 
-    pub(super) fn new(path: &Path, from: Box<dyn Read>, size: u64) -> Self {
+    pub(super) fn new(path: &Path, from: Box<dyn Read>) -> Self {
         let from = BufReader::with_capacity(1 << 18, from);
-        Self { path: path.to_owned(), from, number: 0, start: 0, end: 0, size, line: Vec::new() }
+        Self { path: path.to_owned(), from, number: 0, start: 0, end: 0, line: Vec::new() }
     }
 
     /// The next piece of the file: a line with its end, or `limit` bytes of one (cut between characters) where `whole` is false.
     ///
     /// Errors: what the operating system says; bytes that are no UTF-8, by their place; a whole line beyond `limit`.
     pub(super) fn next(&mut self, limit: usize, whole: bool) -> Result<Option<&str>> {
-        if !self.line.ends_with(b"\n") && self.number > 0 {
-            // The line goes on.
-        } else {
-            self.number += 1;
+        if self.number == 0 || self.line.ends_with(b"\n") {
+            (self.number, self.start) = (self.number + 1, self.end);
         }
-        self.start = self.end;
         self.line.clear();
         let n = (&mut self.from).take(limit as u64).read_until(b'\n', &mut self.line);
         let n = n.map_err(|e| Error::io(&self.path, "read", e))?;
@@ -57,19 +52,17 @@ impl Lines {
             }
             self.complete_character()?;
         }
-        if self.start == 0 && self.line.starts_with(b"\xef\xbb\xbf") {
+        if self.end == self.line.len() as u64 && self.line.starts_with(b"\xef\xbb\xbf") {
             // A byte order mark is no text.
             self.line.drain(..3);
         }
-        let (place, start) = (self.place(), self.end - self.line.len() as u64);
-        match std::str::from_utf8(&self.line) {
-            Ok(line) => Ok(Some(line)),
-            Err(e) => {
-                let (at, byte) = (e.valid_up_to(), self.line[e.valid_up_to()]);
-                let message = format!("not UTF-8: byte {byte:#04x} at {at} of the line, {} of the file", start + at as u64);
-                Err(Error::data(place, message).with_source(e))
-            }
-        }
+        let begin = self.end - self.line.len() as u64;
+        std::str::from_utf8(&self.line).map(Some).map_err(|e| {
+            let (at, byte) = (e.valid_up_to(), self.line[e.valid_up_to()]);
+            let at = begin + at as u64;
+            let message = format!("not UTF-8: byte {byte:#04x} at {} of the line, {at} of the file", at - self.start);
+            Error::data(self.place(), message).with_source(e)
+        })
     }
 
     /// The file and the line that `next` gave, as errors say it.
@@ -77,9 +70,9 @@ impl Lines {
         format!("{}:{}", self.path.display(), self.number)
     }
 
-    /// How far it has read, and how far there is.
-    pub(super) fn progress(&self) -> (u64, u64) {
-        (self.end, self.size)
+    /// How many bytes it has read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end
     }
 
     fn at_end(&mut self) -> Result<bool> {
@@ -107,12 +100,12 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8], limit: usize, whole: bool) -> Result<Vec<(String, String)>> {
-        let mut lines = Lines::new(Path::new("f"), Box::new(std::io::Cursor::new(bytes.to_vec())), bytes.len() as u64);
+        let mut lines = Lines::new(Path::new("f"), Box::new(std::io::Cursor::new(bytes.to_vec())));
         let mut all = Vec::new();
         while let Some(line) = lines.next(limit, whole)?.map(str::to_owned) {
             all.push((lines.place(), line));
         }
-        assert_eq!(lines.progress(), (bytes.len() as u64, bytes.len() as u64));
+        assert_eq!(lines.bytes(), bytes.len() as u64);
         Ok(all)
     }
 
@@ -141,10 +134,13 @@ mod tests {
         for (bytes, expected) in [
             (&b"abc\nd\xffe\n"[..], "f:2: not UTF-8: byte 0xff at 1 of the line, 5 of the file"),
             (b"a\xe2\x82", "f:1: not UTF-8: byte 0xe2 at 1 of the line, 1 of the file"),
-            (b"\xef\xbb\xbfa\x80", "f:1: not UTF-8: byte 0x80 at 1 of the line, 4 of the file"),
+            (b"\xef\xbb\xbfa\x80", "f:1: not UTF-8: byte 0x80 at 4 of the line, 4 of the file"),
         ] {
             assert_eq!(lines(bytes, 100, true).unwrap_err().to_string(), expected);
         }
-        assert!(lines(b"abc\xe2(\xa1", 4, false).is_err());
+        let error = lines(b"\nabc\xe2(\xa1", 4, false).unwrap_err();
+        assert_eq!(error.to_string(), "f:2: not UTF-8: byte 0xe2 at 3 of the line, 4 of the file");
+        let error = lines(b"\nabcdef\xff", 4, false).unwrap_err();
+        assert_eq!(error.to_string(), "f:2: not UTF-8: byte 0xff at 6 of the line, 7 of the file");
     }
 }

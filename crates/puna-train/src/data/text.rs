@@ -47,7 +47,7 @@ fn documents(
             }
             document.shorten(&lines, encoder, to)?;
         }
-        each(lines.progress(), to);
+        each(lines.bytes(), to);
     }
     document.end(encoder, to)
 }
@@ -162,7 +162,7 @@ mod tests {
     fn read(text: &[u8], stretch: (usize, usize), tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
         let encoder = Encoder::new(tokenizer, None, Map::new(), tokenizer.eos())?;
         let file = fill_memory(Path::new("f"), tokenizer.vocab_size(), |to| {
-            let lines = Lines::new(Path::new("f"), Box::new(Cursor::new(text.to_vec())), text.len() as u64);
+            let lines = Lines::new(Path::new("f"), Box::new(Cursor::new(text.to_vec())));
             documents(lines, stretch, &encoder, to, &mut |_, _| {})
         })?;
         (0..file.documents()).map(|document| Ok(file.example(document)?.ids)).collect()

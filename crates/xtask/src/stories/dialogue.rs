@@ -21,6 +21,11 @@ impl Story {
         if form == 0 && speech.manner == "ask" && !second.is_empty() && !second.ends_with('?') {
             form = 1;
         }
+        // Whoever goes on speaking is mentioned first, so that two quotations do not run together.
+        let goes_on = self.page.spoken && self.page.speaker == Some(speaker);
+        if goes_on {
+            form = 2 + self.rng.below(2);
+        }
         // Two who answer each other need no "said" each time.
         let turns = self.page.spoken && self.page.speaker.is_some() && self.page.speaker != Some(speaker) && self.page.speaker == to;
         let text = if turns && self.voice.breaks && self.untagged < 2 && self.rng.chance(18) {
@@ -102,7 +107,7 @@ impl Story {
         } else {
             format!("{name} {verb}")
         };
-        if self.rng.chance(self.voice.colors) {
+        if !verb.contains(' ') && self.rng.chance(self.voice.colors) {
             let color = self.phrase(&format!("adverb.{}", speech.manner)).to_lowercase();
             tag = format!("{tag} {color}");
         } else if let Some(to) = to

@@ -40,6 +40,15 @@ impl Story {
         self.maybe(self.voice.nature, "nature", &[]);
     }
 
+    /// A new scene: a paragraph, at times with a look around.
+    pub fn scene(&mut self) {
+        self.page.paragraph();
+        if self.rng.chance(8 + self.voice.nature / 2) {
+            let here = self.world.who(self.hero()).place;
+            self.tell("aside", roles![p: here]);
+        }
+    }
+
     /// Someone feels something.
     pub fn feel(&mut self, who: Who, mood: &'static str) {
         self.world.who_mut(who).mood = mood;
@@ -224,6 +233,12 @@ impl Story {
         if self.rng.chance(45) {
             let mood = *self.rng.pick(&["happy", "happy", "happy", "proud"]);
             self.feel(a, mood);
+        }
+        if self.page.words() + 40 < self.length {
+            match self.ally {
+                Some(b) => self.tell("evening", roles![a: a, b: b, p: At(0)]),
+                None => self.tell("evening", roles![a: a, p: At(0)]),
+            }
         }
         let key = format!("lesson.{lesson}");
         match self.ally {

@@ -145,6 +145,10 @@ impl Story {
                         }
                     }
                     let mut out = String::new();
+                    let plain = matches!(nodes.first(), Some(Node::Slot(letter, Form::Plain)) if self.roles.who(*letter).is_some());
+                    if plain && !self.page.fresh() && !self.page.spoken && self.rng.chance(self.voice.ties) {
+                        out.push_str(self.rng.pick::<&str>(&["Then ", "Then ", "And ", "And then ", "Now "]));
+                    }
                     self.render(nodes, &mut out);
                     if self.page.now != 0 || !out.ends_with(['.', '!', '?']) {
                         self.page.sentence();

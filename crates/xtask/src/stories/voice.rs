@@ -23,6 +23,8 @@ pub struct Voice {
     pub colors: u32,
     /// The weights of the forms of dialogue.
     pub forms: [usize; 5],
+    /// How often a sentence is tied to the one before with "then" or "and".
+    pub ties: u32,
     /// How often nature is looked at.
     pub nature: u32,
 }
@@ -40,6 +42,7 @@ impl Voice {
             inverts: 20 + rng.below(75) as u32,
             colors: rng.below(45) as u32,
             forms: [4 + rng.below(6), 2 + rng.below(5), 1 + rng.below(4), 1 + rng.below(4), rng.below(3)],
+            ties: rng.below(16) as u32,
             nature: rng.below(40) as u32,
         }
     }

@@ -32,7 +32,7 @@ pub fn learn(s: &mut Story) {
     }
     let (x, y) = *s.rng.pick(&skills);
     s.tell("learn.wish", roles![x: x, y: y]);
-    s.page.paragraph();
+    s.scene();
     if s.rng.chance(60) {
         let b = s.friend();
         s.make(b, "proud");
@@ -42,14 +42,14 @@ pub fn learn(s: &mut Story) {
     let mood = *s.rng.pick(&["sad", "ashamed", "hopeful", "tired"]);
     s.feel(a, mood);
     let c = if s.rng.chance(70) { s.elder() } else { s.friend() };
-    s.page.paragraph();
+    s.scene();
     s.tell("learn.teacher", roles![c: c]);
     s.maybe(40, "meet.trait", roles![b: c]);
     s.tell("learn.lesson", roles![c: c]);
     s.tell("learn.practice", &[]);
     s.maybe(60, "learn.practice", &[]);
     s.pass(0);
-    s.page.paragraph();
+    s.scene();
     s.tell("learn.can", roles![x: x, y: y]);
     s.feel(a, "happy");
     s.tell("learn.show", roles![c: c]);
@@ -63,13 +63,13 @@ pub fn race(s: &mut Story) {
     let a = s.hero();
     s.open();
     let p = s.a_place("outdoors");
-    s.page.paragraph();
+    s.scene();
     s.tell("race.news", roles![p: p]);
     let c = s.friend();
     s.make(c, "proud");
     s.tell("race.rival", roles![c: c]);
     s.maybe(50, "feel.worried", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("race.start", &[]);
     s.tell("race.middle", roles![c: c]);
     if s.rng.chance(60) {
@@ -99,7 +99,7 @@ pub fn rescue(s: &mut Story) {
     s.one_day();
     let p = s.a_place("outdoors");
     s.go(p, 30);
-    s.page.paragraph();
+    s.scene();
     let c = if s.rng.chance(60) { s.friend() } else { s.elder() };
     s.tell("rescue.cry", roles![c: c]);
     s.tell("rescue.talk", roles![c: c]);
@@ -136,7 +136,7 @@ pub fn strayed(s: &mut Story) {
     s.tell("strayed.ask", roles![c: c, p: p]);
     s.tell("strayed.know", roles![c: c]);
     s.join(c);
-    s.page.paragraph();
+    s.scene();
     s.go(p, 80);
     s.tell("strayed.way", roles![c: c]);
     if s.room() {
@@ -144,7 +144,7 @@ pub fn strayed(s: &mut Story) {
     }
     s.part();
     s.pass(50);
-    s.page.paragraph();
+    s.scene();
     s.tell("strayed.home", roles![c: c]);
     s.tell("strayed.thanks", roles![c: c]);
     s.feel(a, "proud");
@@ -163,14 +163,14 @@ pub fn errand(s: &mut Story) {
     let x = *s.rng.pick(&["a pot of soup", "a warm pie", "a jar of honey", "a basket of eggs", "a loaf of bread", "a big cake", "a can of milk"]);
     s.one_day();
     s.tell("errand.give", roles![b: b, c: c, p: p, x: x]);
-    s.page.paragraph();
+    s.scene();
     s.go(p, 80);
     let d = s.friend();
     s.tell("errand.tempt", roles![c: c, d: d]);
     if s.room() {
         s.obstacle();
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("errand.there", roles![c: c, x: x]);
     s.maybe(70, "errand.share", roles![c: c]);
     s.pass(40);
@@ -200,9 +200,9 @@ pub fn bake(s: &mut Story) {
         let c = if s.rng.chance(50) { s.elder() } else { s.friend() };
         s.tell("cook.miss", roles![y: all[2 * i].0]);
         s.tell("cook.ask", roles![c: c, y: all[2 * i].0, z: all[2 * i + 1].1]);
-        s.maybe(40, "thanks", roles![b: c]);
+        s.maybe(60, "thanks.small", roles![b: c]);
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("cook.mix", &[]);
     if s.rng.chance(60) {
         s.tell("cook.burn", &[]);
@@ -213,7 +213,7 @@ pub fn bake(s: &mut Story) {
     }
     s.tell("cook.done", &[]);
     s.pass(40);
-    s.page.paragraph();
+    s.scene();
     s.tell("cook.eat", &[]);
     s.feel(a, "happy");
     s.note("shared");
@@ -225,7 +225,7 @@ pub fn storm(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.world.weather = "wind";
     s.tell("storm.comes", &[]);
     s.maybe(60, "feel.afraid", &[]);
@@ -233,13 +233,13 @@ pub fn storm(s: &mut Story) {
     s.world.weather = "sun";
     s.tell("storm.damage", roles![b: b]);
     s.feel(b, "sad");
-    s.page.paragraph();
+    s.scene();
     s.tell("storm.call", roles![b: b]);
     let (c, d) = (s.elder(), s.elder());
     s.tell("storm.build", roles![c: c, d: d]);
     s.tell("storm.build", roles![c: c, d: d]);
     s.maybe(60, "feel.tired", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("storm.done", &[]);
     s.tell("storm.thanks", roles![b: b]);
     s.world.who_mut(a).mood = "calm";
@@ -252,7 +252,7 @@ pub fn storm(s: &mut Story) {
 pub fn noise(s: &mut Story) {
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.world.time = "night";
     let p = s.a_place("indoors");
     s.tell("noise.hear", roles![p: p]);
@@ -262,7 +262,7 @@ pub fn noise(s: &mut Story) {
         s.tell("help.offer", roles![b: b]);
         s.join(b);
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("noise.go", roles![p: p]);
     s.maybe(50, "nature", &[]);
     s.world.move_party(p);
@@ -271,7 +271,7 @@ pub fn noise(s: &mut Story) {
     s.tell("noise.see", roles![c: c]);
     s.tell("noise.talk", roles![c: c]);
     s.maybe(50, "share.food", roles![b: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("noise.end", roles![c: c]);
     s.note("brave");
     s.end();
@@ -283,7 +283,7 @@ pub fn thief(s: &mut Story) {
     s.make(a, "clever");
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     let p = s.a_place("food");
     let c = s.elder();
     let y = *s.rng.pick(&["berry pie", "cheese", "bread", "plum cake", "apples"]);
@@ -292,7 +292,7 @@ pub fn thief(s: &mut Story) {
     s.maybe(50, "think", &[]);
     s.tell("thief.clue", &[]);
     s.feel(a, "curious");
-    s.page.paragraph();
+    s.scene();
     s.world.time = "night";
     s.tell("thief.watch", &[]);
     s.maybe(40, "nature", &[]);
@@ -319,13 +319,13 @@ pub fn warned(s: &mut Story) {
     s.tell("warn.go", &[]);
     s.go(p, 20);
     s.maybe(50, "nature", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("warn.danger", roles![p: p]);
     s.feel(a, "afraid");
     s.tell("warn.call", &[]);
     let c = s.elder_of("strong");
     s.tell("warn.saved", roles![b: b, c: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("warn.home", roles![b: b]);
     s.note("listened");
     s.end();
@@ -342,11 +342,11 @@ pub fn hidden(s: &mut Story) {
     s.tell("hide.place", roles![p: p]);
     s.tell("hide.wait", &[]);
     s.pass(60);
-    s.page.paragraph();
+    s.scene();
     s.tell("hide.search", roles![b: b]);
     s.feel(b, "worried");
     s.pass(30);
-    s.page.paragraph();
+    s.scene();
     s.tell("hide.wake", roles![b: b]);
     s.tell("hide.glad", roles![b: b]);
     s.world.who_mut(a).mood = "happy";
@@ -369,7 +369,7 @@ pub fn market(s: &mut Story) {
     s.tell("market.tempt", &[]);
     s.tell("market.wrong", roles![x: x]);
     s.feel(a, "ashamed");
-    s.page.paragraph();
+    s.scene();
     let c = s.elder();
     s.tell("market.fix", roles![c: c, x: x]);
     s.maybe(60, "feel.tired", &[]);

@@ -14,13 +14,13 @@ pub fn newcomer(s: &mut Story) {
     s.tell("alone.new", roles![p: At(0)]);
     s.maybe(60, "alone.try", &[]);
     s.feel(a, "lonely");
-    s.page.paragraph();
+    s.scene();
     s.maybe(50, "oneday", roles![p: At(0)]);
     let b = s.friend();
     s.tell("alone.meet", roles![b: b]);
     s.maybe(50, "meet.trait", roles![b: b]);
     s.tell("alone.talk", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("alone.play", roles![b: b]);
     s.maybe(60, "alone.play", roles![b: b]);
     if s.room() {
@@ -43,12 +43,12 @@ pub fn quarrel(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.maybe(60, "alone.play", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("quarrel.why", roles![b: b]);
     s.tell("quarrel.words", roles![b: b]);
     s.maybe(50, "feel.angry", &[]);
     s.tell("quarrel.apart", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("quarrel.alone", roles![b: b]);
     s.maybe(50, "quarrel.alone", roles![b: b]);
     let mood = *s.rng.pick(&["lonely", "sad", "ashamed"]);
@@ -58,7 +58,7 @@ pub fn quarrel(s: &mut Story) {
         let c = s.kin(a, relation);
         s.tell("quarrel.kin", roles![b: b, c: c]);
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("quarrel.go", roles![b: b]);
     s.tell("quarrel.sorry", roles![b: b]);
     s.maybe(60, "share.food", roles![b: b]);
@@ -85,7 +85,7 @@ pub fn false_alarm(s: &mut Story) {
     s.tell("lie.come", &[]);
     s.tell("lie.laugh", &[]);
     s.maybe(60, "lie.again", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("lie.real", roles![y: y]);
     s.feel(a, "afraid");
     s.tell("lie.nobody", &[]);
@@ -118,11 +118,11 @@ pub fn blamed(s: &mut Story) {
     s.tell("blame.do", roles![x: x]);
     s.maybe(40, "feel.afraid", &[]);
     s.tell("blame.ask", roles![b: b, c: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("blame.other", roles![c: c]);
     s.feel(a, "ashamed");
     s.maybe(50, "hide.guilt", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("blame.truth", roles![b: b, c: c]);
     s.tell("blame.end", roles![b: b, c: c]);
     s.note("truth");
@@ -134,7 +134,7 @@ pub fn envy(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     let c = s.friend();
     s.tell("envy.new", roles![b: b, c: c]);
     s.maybe(60, "meet.trait", roles![b: c]);
@@ -145,7 +145,7 @@ pub fn envy(s: &mut Story) {
         s.feel(a, "lonely");
     }
     s.pass(40);
-    s.page.paragraph();
+    s.scene();
     s.tell("envy.turn", roles![c: c]);
     s.maybe(50, "feel.ashamed", &[]);
     s.tell("envy.good", roles![c: c]);
@@ -166,7 +166,7 @@ pub fn boast(s: &mut Story) {
     s.tell("boast.say", roles![x: x]);
     s.tell("boast.others", roles![b: b]);
     s.maybe(60, "boast.dare", roles![x: x]);
-    s.page.paragraph();
+    s.scene();
     s.tell("boast.fall", &[]);
     s.feel(a, "ashamed");
     s.tell("boast.help", roles![b: b]);
@@ -181,7 +181,7 @@ pub fn sick(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.tell("sick.news", roles![b: b]);
     s.feel(a, "worried");
     let c = s.elder();
@@ -196,7 +196,7 @@ pub fn sick(s: &mut Story) {
         ("Mountain clover", "mountain clover"),
     ]);
     s.tell("sick.need", roles![b: b, c: c, x: x, y: y, p: p]);
-    s.page.paragraph();
+    s.scene();
     s.go(p, 90);
     if s.room() {
         s.obstacle();
@@ -204,7 +204,7 @@ pub fn sick(s: &mut Story) {
     s.tell("sick.found", roles![p: p, y: y]);
     s.maybe(60, "home", &[]);
     s.pass(40);
-    s.page.paragraph();
+    s.scene();
     s.tell("sick.tea", roles![b: b]);
     s.maybe(70, "sick.stay", roles![b: b]);
     s.tell("sick.well", roles![b: b]);
@@ -223,11 +223,11 @@ pub fn grump(s: &mut Story) {
     s.make(c, "grumpy");
     s.tell("grump.place", roles![c: c, p: p]);
     s.maybe(50, "meet.trait", roles![b: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("grump.meet", roles![c: c]);
     s.tell("grump.first", roles![c: c]);
     s.maybe(60, "grump.first", roles![c: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("grump.second", roles![c: c]);
     s.tell("grump.why", roles![c: c]);
     s.maybe(50, "share.food", roles![b: c]);
@@ -243,7 +243,7 @@ pub fn stage(s: &mut Story) {
     s.make(a, "shy");
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     let x = *s.rng.pick(&["sing", "dance", "tell a story", "play the flute", "say a poem", "play the fiddle", "juggle", "do magic tricks", "beat the drum"]);
     s.tell("stage.plan", roles![b: b, x: x]);
     s.tell("stage.fear", &[]);
@@ -253,7 +253,7 @@ pub fn stage(s: &mut Story) {
     s.tell("stage.tip", roles![b: b]);
     s.pass(0);
     s.pass(0);
-    s.page.paragraph();
+    s.scene();
     s.tell("stage.go", &[]);
     s.tell("stage.do", roles![b: b]);
     s.tell("stage.clap", &[]);
@@ -269,7 +269,7 @@ pub fn sleepless(s: &mut Story) {
     let a = s.hero();
     s.open();
     s.world.time = "night";
-    s.page.paragraph();
+    s.scene();
     s.tell("sleep.cannot", &[]);
     s.tell("sleep.try", &[]);
     s.maybe(60, "sleep.try", &[]);
@@ -279,7 +279,7 @@ pub fn sleepless(s: &mut Story) {
         s.feel(a, "afraid");
         s.tell("sleep.noise", &[]);
     }
-    s.page.paragraph();
+    s.scene();
     let b = if s.rng.chance(50) {
         s.friend()
     } else {
@@ -300,7 +300,7 @@ pub fn visits(s: &mut Story) {
     let p = s.a_place("");
     let c = s.elder();
     s.make(c, "kind");
-    s.page.paragraph();
+    s.scene();
     s.tell("old.visit", roles![c: c, p: p]);
     s.tell("old.idea", &[]);
     s.tell("old.bring", roles![c: c]);
@@ -321,13 +321,13 @@ pub fn goodbye(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.maybe(60, "alone.play", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("bye.news", roles![b: b]);
     s.feel(a, "sad");
     s.maybe(50, "comfort", roles![b: b]);
     s.tell("bye.last", roles![b: b]);
     s.tell("bye.gift", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("bye.go", roles![b: b]);
     s.feel(a, "lonely");
     s.tell("bye.letter", roles![b: b]);

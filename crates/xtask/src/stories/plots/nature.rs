@@ -11,7 +11,7 @@ pub fn seed(s: &mut Story) {
     s.open();
     let c = s.elder();
     let p = s.a_place("plants");
-    s.page.paragraph();
+    s.scene();
     s.tell("seed.get", roles![c: c, p: p]);
     s.tell("seed.plant", roles![p: p]);
     s.tell("seed.wait", &[]);
@@ -24,7 +24,7 @@ pub fn seed(s: &mut Story) {
         s.friend()
     };
     s.tell("seed.doubt", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("seed.sprout", &[]);
     s.maybe(70, "feel.happy", &[]);
     s.maybe(80, "seed.danger", &[]);
@@ -50,7 +50,7 @@ pub fn chick(s: &mut Story) {
     s.tell("chick.care", &[]);
     s.maybe(70, "chick.care", &[]);
     s.tell("chick.love", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("chick.want", &[]);
     let relation = *s.rng.pick(&["mother", "grandmother", "father", "grandfather"]);
     let b = s.kin(a, relation);
@@ -68,7 +68,7 @@ pub fn snow(s: &mut Story) {
     (s.world.season, s.world.weather, s.world.time) = ("winter", "snow", "morning");
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.tell("snow.wake", &[]);
     s.maybe(60, "weather", &[]);
     let a = s.hero();
@@ -82,7 +82,7 @@ pub fn snow(s: &mut Story) {
         s.tell("snow.play", &[]);
     }
     s.part();
-    s.page.paragraph();
+    s.scene();
     s.tell("snow.cold", &[]);
     s.tell("snow.help", roles![b: b]);
     s.pass(60);
@@ -96,7 +96,7 @@ pub fn drought(s: &mut Story) {
     (s.world.season, s.world.weather) = ("summer", "sun");
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     let (p, q) = (At(0), s.a_place("high"));
     s.tell("dry.summer", roles![p: p]);
     s.tell("dry.talk", &[]);
@@ -105,12 +105,12 @@ pub fn drought(s: &mut Story) {
     s.tell("ask.help", roles![b: b]);
     s.tell("help.yes", roles![b: b]);
     s.join(b);
-    s.page.paragraph();
+    s.scene();
     s.go(q, 80);
     s.tell("dry.find", roles![q: q]);
     s.tell("dry.dig", &[]);
     s.pass(30);
-    s.page.paragraph();
+    s.scene();
     s.tell("dry.joy", roles![p: p]);
     s.note("together");
     s.end();
@@ -121,17 +121,17 @@ pub fn wish(s: &mut Story) {
     let a = s.hero();
     s.open();
     s.world.time = "night";
-    s.page.paragraph();
+    s.scene();
     s.maybe(60, "nature", &[]);
     s.tell("star.see", &[]);
     s.tell("star.wish", &[]);
     s.tell("star.true", &[]);
     s.feel(a, "happy");
-    s.page.paragraph();
+    s.scene();
     s.tell("star.trouble", &[]);
     s.feel(a, "lonely");
     s.tell("star.back", &[]);
-    s.page.paragraph();
+    s.scene();
     s.world.time = "morning";
     s.tell("star.home", &[]);
     s.note("content");
@@ -142,15 +142,15 @@ pub fn wish(s: &mut Story) {
 pub fn journey(s: &mut Story) {
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     let x = *s.rng.pick(&["the sea", "the great waterfall", "the city with the golden roofs", "the valley of the flowers", "the salt desert", "the ice on the highest mountain", "the big ships", "the forest of giant trees", "the lake of a thousand birds"]);
     s.tell("far.wish", roles![x: x]);
     s.tell("far.plan", roles![b: b, x: x]);
     s.join(b);
-    s.page.paragraph();
+    s.scene();
     s.tell("travel", &[]);
     s.obstacle();
-    s.page.paragraph();
+    s.scene();
     s.world.time = "night";
     s.tell("far.night", &[]);
     s.tell("far.doubt", roles![b: b]);
@@ -158,7 +158,7 @@ pub fn journey(s: &mut Story) {
     if s.room() {
         s.obstacle();
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("far.see", roles![x: x]);
     s.tell("far.stay", &[]);
     s.world.time = "evening";
@@ -174,12 +174,12 @@ pub fn voiceless(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.tell("voice.lost", &[]);
     s.feel(a, "worried");
     s.tell("voice.miss", roles![p: At(0)]);
     s.tell("voice.help", roles![b: b]);
-    s.page.paragraph();
+    s.scene();
     s.tell("voice.listen", &[]);
     s.maybe(50, "nature", &[]);
     s.tell("voice.back", &[]);
@@ -196,7 +196,7 @@ pub fn dark(s: &mut Story) {
     s.open();
     s.tell("dark.fear", &[]);
     let b = s.old_friend();
-    s.page.paragraph();
+    s.scene();
     s.world.time = "night";
     s.tell("dark.need", roles![b: b]);
     s.feel(a, "afraid");
@@ -219,7 +219,7 @@ pub fn wool(s: &mut Story) {
     (s.world.season, s.world.weather) = ("winter", "snow");
     s.make(a, "kind");
     s.open();
-    s.page.paragraph();
+    s.scene();
     let c = s.friend();
     s.tell("wool.cold", roles![c: c, p: At(0)]);
     s.tell("wool.idea", &[]);
@@ -228,7 +228,7 @@ pub fn wool(s: &mut Story) {
     s.tell("wool.made", &[]);
     s.tell("wool.teased", &[]);
     s.maybe(50, "nature", &[]);
-    s.page.paragraph();
+    s.scene();
     s.world.time = "night";
     s.tell("wool.back", &[]);
     s.feel(a, "happy");
@@ -248,14 +248,14 @@ pub fn egg(s: &mut Story) {
     s.tell("egg.find", roles![p: p]);
     s.feel(a, "curious");
     s.tell("egg.keep", &[]);
-    s.page.paragraph();
+    s.scene();
     s.tell("egg.crack", &[]);
     s.tell("egg.mother", &[]);
     s.tell("egg.search", roles![b: b]);
     s.join(b);
     let p = s.a_place("water");
     s.go(p, 60);
-    s.page.paragraph();
+    s.scene();
     s.tell("egg.parent", &[]);
     s.tell("egg.visit", &[]);
     s.note("kind");

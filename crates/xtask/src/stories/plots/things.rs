@@ -26,7 +26,7 @@ pub fn lost(s: &mut Story) {
     let mood = *s.rng.pick(&["sad", "worried", "sad"]);
     s.feel(a, mood);
     if let Some(b) = friend {
-        s.page.paragraph();
+        s.scene();
         s.tell("ask.wrong", roles![a: b, b: a]);
         s.tell("lost.told", roles![b: b, t: t]);
         s.tell("help.yes", roles![b: b]);
@@ -59,17 +59,17 @@ pub fn borrowed(s: &mut Story) {
     s.tell("damage", roles![t: t]);
     s.maybe(50, "feel.afraid", &[]);
     if s.rng.chance(60) {
-        s.page.paragraph();
+        s.scene();
         s.tell("hide.it", roles![t: t]);
         s.maybe(60, "hide.asked", roles![b: b, t: t]);
         s.tell("hide.guilt", roles![t: t]);
         s.maybe(40, "feel.ashamed", &[]);
         s.next_day();
     }
-    s.page.paragraph();
+    s.scene();
     s.tell("confess", roles![b: b, t: t]);
     s.tell("confess.answer", roles![b: b, t: t]);
-    s.page.paragraph();
+    s.scene();
     s.tell("mend.with", roles![b: b, t: t]);
     s.world.thing_mut(t).broken = false;
     s.tell("mended", roles![t: t]);
@@ -92,7 +92,7 @@ pub fn broken(s: &mut Story) {
     s.tell("damage", roles![t: t]);
     s.tell("broken.cry", roles![t: t]);
     s.feel(a, "sad");
-    s.page.paragraph();
+    s.scene();
     match s.rng.below(3) {
         0 => {
             s.tell("mend.idea", roles![t: t]);
@@ -158,7 +158,7 @@ pub fn present(s: &mut Story) {
     s.maybe(40, "think", &[]);
     s.tell("gift.make", roles![t: t]);
     s.tell("make.need", roles![x: x, y: y, z: z]);
-    s.page.paragraph();
+    s.scene();
     for what in [x, y, z] {
         let p = s.a_place("");
         if s.room() {
@@ -169,11 +169,11 @@ pub fn present(s: &mut Story) {
         }
     }
     s.pass(40);
-    s.page.paragraph();
+    s.scene();
     s.tell("make.work", roles![t: t]);
     s.maybe(50, "make.work", roles![t: t]);
     s.tell("make.done", roles![t: t]);
-    s.page.paragraph();
+    s.scene();
     s.tell("gift.give", roles![b: b, t: t]);
     s.tell("gift.joy", roles![b: b, t: t]);
     s.world.give(t, b);
@@ -198,14 +198,14 @@ pub fn trade(s: &mut Story) {
     for i in 0..2 {
         if i == 0 || s.room() {
             let (c, v) = (if s.rng.chance(60) { s.elder() } else { s.friend() }, s.thing(None, ""));
-            s.page.paragraph();
+            s.scene();
             s.tell("trade.step", roles![c: c, u: u, v: v, p: p]);
             s.world.give(u, c);
             s.world.give(v, a);
             u = v;
         }
     }
-    s.page.paragraph();
+    s.scene();
     let c = s.elder();
     s.tell("trade.last", roles![c: c, t: t, v: u]);
     s.world.give(t, a);
@@ -231,7 +231,7 @@ pub fn treasure(s: &mut Story) {
         s.obstacle();
     }
     s.pass(40);
-    s.page.paragraph();
+    s.scene();
     s.tell("map.dig", &[]);
     s.tell("map.chest", &[]);
     s.tell("map.share", roles![b: b]);
@@ -254,7 +254,7 @@ pub fn vain(s: &mut Story) {
     s.tell("vain.refuse", roles![b: b, t: t]);
     s.maybe(50, "vain.refuse", roles![b: b, t: t]);
     s.feel(b, "sad");
-    s.page.paragraph();
+    s.scene();
     s.tell("vain.alone", roles![t: t]);
     s.feel(a, "lonely");
     s.pass(50);
@@ -277,7 +277,7 @@ pub fn warmth(s: &mut Story) {
     let p = s.a_place("outdoors");
     s.go(p, 60);
     let c = if s.rng.chance(50) { s.elder() } else { s.friend() };
-    s.page.paragraph();
+    s.scene();
     s.tell("bell.cold", roles![c: c]);
     s.maybe(50, "meet.trait", roles![b: c]);
     s.tell("bell.think", roles![c: c, t: t]);
@@ -285,7 +285,7 @@ pub fn warmth(s: &mut Story) {
     s.world.give(t, c);
     s.world.thing_mut(t).owner = Some(c);
     s.maybe(70, "deed.thanks", roles![c: c]);
-    s.page.paragraph();
+    s.scene();
     s.tell("bell.back", roles![c: c]);
     s.note("kind");
     s.note("shared");
@@ -306,13 +306,13 @@ pub fn repaid(s: &mut Story) {
     s.tell("good.deed", roles![c: c, p: here]);
     s.tell("deed.thanks", roles![c: c]);
     s.pass(80);
-    s.page.paragraph();
+    s.scene();
     let there = s.a_place("");
     s.hide(t, there);
     s.tell("miss", roles![t: t]);
     s.tell("miss.cry", roles![t: t]);
     s.feel(a, "sad");
-    s.page.paragraph();
+    s.scene();
     s.tell("repaid.comes", roles![c: c]);
     s.tell("help.because", roles![b: c]);
     s.join(c);

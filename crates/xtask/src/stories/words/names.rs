@@ -4,7 +4,7 @@
 pub const HIS: &[&str] = &[
     "Pip", "Bram", "Otto", "Tomo", "Milo", "Finn", "Hugo", "Nilo", "Rufo", "Benno", "Paco", "Inti", "Kuno", "Theo", "Jasper",
     "Oliver", "Sam", "Ben", "Leo", "Tim", "Jack", "Tom", "Noah", "Luca", "Mateo", "Diego", "Pablo", "Bruno", "Anton",
-    "Emil", "Felix", "Oscar", "Arlo", "Barley", "Bumble", "Dusty", "Fergo", "Kip", "Nutmeg",
+    "Emil", "Felix", "Oscar", "Arlo", "Bumble", "Dusty", "Fergo", "Kip", "Nutmeg",
     "Pepper", "Rusty", "Sandy", "Toby", "Wooly", "Zeke", "Caleb", "Dario", "Elio", "Henry", "Jory", "Lorenzo", "Marco",
     "Ned", "Omar", "Peter", "Quinn", "Rollo", "Simon", "Tito", "Victor", "Walter", "Yuri", "Alfie", "Chico", "Edgar",
 ];
@@ -15,5 +15,5 @@ pub const HERS: &[&str] = &[
     "Kira", "Lily", "Maya", "Nina", "Olga", "Pia", "Rita", "Sara", "Tilda", "Uma", "Vera", "Willa", "Yara", "Zoe", "Alma",
     "Anna", "Betty", "Carla", "Dora", "Elsa", "Frida", "Gina", "Holly", "Ivy", "Josie", "Killa", "Lucy", "Marta", "Nora",
     "Opal", "Poppy", "Ruby", "Sol", "Molly", "Mabel", "Penny", "Olive", "Maria", "Lola", "Julia", "Emma", "Eva", "Grace",
-    "Honey", "Jenny", "Kaya", "Lupe", "Misha", "Pearl", "Rina", "Sofia", "Tara", "Wilma", "Zora",
+    "Jenny", "Kaya", "Lupe", "Misha", "Pearl", "Rina", "Sofia", "Tara", "Wilma", "Zora",
 ];
