@@ -1,7 +1,7 @@
 //! Host memory: 64-byte aligned lines from a free list, or a mapped file in place.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 use puna_tensor::{Buffer, Error, HostBytes, Kind, Result, Tensor};
@@ -146,7 +146,15 @@ impl Memory {
     /// Errors: lent bytes do not change.
     pub(crate) fn write(&self) -> Result<Write<'_>> {
         match self {
-            Self::Lines(lines) => Ok(Write(lines.write().unwrap_or_else(PoisonError::into_inner))),
+            // Asked for again and again instead of waited for: behind a writer that waits, readers wait too, and an op that reads one
+            // buffer as two of its arguments would wait for itself.
+            Self::Lines(lines) => loop {
+                match lines.try_write() {
+                    Ok(guard) => return Ok(Write(guard)),
+                    Err(TryLockError::Poisoned(poisoned)) => return Ok(Write(poisoned.into_inner())),
+                    Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+                }
+            },
             Self::Host(_) => Err(Error::new(
                 Kind::InPlace,
                 "cpu",
@@ -241,6 +249,24 @@ mod tests {
         drop(larger);
         assert!(Memory::alloc(isize::MAX as usize / 2, &free).is_err());
         assert_eq!(counts(&free), [0, 43, 32], "what could not be had was never in use");
+    }
+
+    #[test]
+    fn a_buffer_is_read_twice_while_somebody_waits_to_write_it() {
+        let free = Arc::new(FreeList::default());
+        let buffer = Memory::alloc(64, &free).unwrap();
+        let memory = Memory::of(&buffer);
+        std::thread::scope(|scope| {
+            let first = memory.read();
+            let writer = scope.spawn(|| memory.write().map(|mut memory| memory.bytes()[0] = 7));
+            // Until the writer has surely asked.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let second = memory.read();
+            assert_eq!((first.bytes()[0], second.bytes()[0]), (0, 0));
+            drop((first, second));
+            writer.join().unwrap().unwrap();
+        });
+        assert_eq!(memory.read().bytes()[0], 7);
     }
 
     #[test]

@@ -58,8 +58,8 @@ impl Error {
     pub fn new(kind: Kind, place: impl Into<String>, message: impl Into<String>) -> Self {
         Self(Box::new(Facts {
             kind,
-            place: place.into(),
-            message: message.into(),
+            place: one_line(place.into()),
+            message: one_line(message.into()),
             source: None,
             backtrace: Backtrace::capture(),
         }))
@@ -73,7 +73,7 @@ impl Error {
 
     /// The same error at another place, where a better name is known.
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.0.place = place.into();
+        self.0.place = one_line(place.into());
         self
     }
 
@@ -121,6 +121,11 @@ impl Error {
     pub(crate) fn argument(place: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(Kind::Argument, place, message)
     }
+}
+
+/// Names, roles and templates' words come from files; none of them may begin another line.
+fn one_line(text: String) -> String {
+    if text.contains(['\n', '\r']) { text.replace('\n', "\\n").replace('\r', "\\r") } else { text }
 }
 
 impl From<puna_llama::Error> for Error {

@@ -402,3 +402,80 @@ fn preferences_are_pairs_behind_one_prompt() {
         assert!(error.place().ends_with("bad.jsonl:1"));
     }
 }
+
+#[test]
+fn ten_thousand_mutated_files_of_lines_do_no_harm() {
+    let (folder, tokenizer) = (Folder::new(), tokenizer());
+    let template = std::fs::read_to_string(Path::new(GOLDENS).join("chat/templates/llama2.jinja")).unwrap();
+    let template = puna_llama::ChatTemplate::new(&template).unwrap();
+    let examples = concat!(
+        r#"{"text": "Once \u00e9"}"#,
+        "\n",
+        r#"{"prompt": "Why", "completion": " not"}"#,
+        "\r\n",
+        r#"{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}], "tools": []}"#
+    );
+    let pairs = r#"{"prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "A"}], "rejected": [{"role": "assistant", "content": "B"}]}"#;
+    let words: [&[u8]; 12] = [
+        b"\"",
+        b"null",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"\n",
+        b"\\ud800",
+        b"[[[[",
+        b"\"role\": \"system\"",
+        b"assistant",
+        b"</s>",
+        b"\xe2\x96\x81",
+    ];
+    let parts = ["\"user\"", "\"Q\"", "\"A\"", "\"B\"", "\"assistant\"", "\" not\"", "\"content\"", "\"prompt\"", "[]", "Once"];
+    let values = [
+        "\"\"",
+        "\" \"",
+        "\"</s>\"",
+        "\"system\"",
+        "\"assistant\"",
+        "\"\\u2581\\n\"",
+        "null",
+        "1e999",
+        "[\"a\"]",
+        "\"\\ud83d\\ude00\"",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut below = move |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n.max(1) as u64) as usize
+    };
+    let mut good = 0;
+    for case in 0..10_000 {
+        let mut text = if case % 2 == 0 { examples } else { pairs }.to_owned();
+        for _ in 0..1 + below(3) {
+            text = text.replacen(parts[below(parts.len())], values[below(values.len())], 1);
+        }
+        let mut bytes = text.into_bytes();
+        for _ in 0..below(4) * below(2) {
+            let at = below(bytes.len() + 1);
+            let end = (at + below(20)).min(bytes.len());
+            match below(4) {
+                0 if at < bytes.len() => bytes[at] = below(256) as u8,
+                1 => drop(bytes.drain(at..end)),
+                2 => drop(bytes.splice(at..at, words[below(words.len())].iter().copied())),
+                _ => drop(bytes.splice(at..end, words[below(words.len())].iter().copied())),
+            }
+        }
+        let path = folder.file("m.jsonl", &bytes);
+        let error = match case % 2 {
+            0 => Dataset::from_jsonl(&path, &tokenizer, Some(&template)).map(drop).err(),
+            _ => Preferences::from_jsonl(&path, &tokenizer, Some(&template)).map(drop).err(),
+        };
+        good += usize::from(error.is_none());
+        if let Some(error) = error {
+            assert!(error.place().contains("m.jsonl") && !error.to_string().contains('\n'), "case {case}: {error}");
+        }
+    }
+    assert!((500..9500).contains(&good), "{good}: the test tests one side alone");
+}

@@ -235,6 +235,15 @@ fn a_template_without_special_tokens_counts_all_of_an_answer() {
 }
 
 #[test]
+fn each_of_several_answers_in_a_row_ends_with_its_end_token() {
+    let source = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}</s>\n{% else %}[{{ m.content }}]\n{% endif %}{% endfor %}";
+    let line = json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "assistant", "content": "c"}]});
+    let example = read(&line, &ChatTemplate::new(source).unwrap()).unwrap();
+    assert_eq!(counted(&example, &tokenizer()), ["b</s>", "c</s>"]);
+}
+
+#[test]
 fn conversations_that_teach_nothing_or_hide_it_are_refused() {
     let refuse = |line: Value, template: Option<&ChatTemplate>, kind: Kind, words: &str| {
         let error = read_with(&line, &tokenizer(), template, &json!({})).unwrap_err();
@@ -246,7 +255,7 @@ fn conversations_that_teach_nothing_or_hide_it_are_refused() {
     let user = json!({"role": "user", "content": "a"});
     let assistant = json!({"role": "assistant", "content": "b"});
     let none = json!({"messages": [user, {"role": "system", "content": "a"}]});
-    refuse(none, Some(&llama3), Kind::NothingToLearn, "no assistant turn among the messages (user, system)");
+    refuse(none, Some(&llama3), Kind::NothingToLearn, "no assistant turn among the messages (roles [\"user\", \"system\"])");
     refuse(json!({"messages": []}), Some(&llama3), Kind::NothingToLearn, "no assistant turn");
     refuse(json!({"messages": [user, assistant]}), None, Kind::ChatTemplate, "need a chat template");
     refuse(json!({"messages": [assistant, user]}), Some(&llama2), Kind::ChatTemplate, "roles must alternate");

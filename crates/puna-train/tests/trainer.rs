@@ -76,6 +76,15 @@ fn a_batch_is_learnt_by_heart() {
 }
 
 #[test]
+fn no_op_of_a_training_step_is_lowered_on_the_cpu() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let mut llama = llama(dtype, 2);
+        run(&mut llama, &data(8), options(2));
+        assert_eq!(llama.model.norm.weight.device().lowered(), [], "{dtype}");
+    }
+}
+
+#[test]
 fn half_precision_with_masters_learns_too() {
     let mut llama = llama(DType::BF16, 2);
     let (_, report, _) = run(&mut llama, &data(8), options(300));

@@ -226,7 +226,7 @@ fn every_section_and_every_plot_is_told() {
     (0..3000).for_each(|number| {
         plots.insert(tell(SEED, number).plot);
     });
-    let missing: Vec<_> = xtask::stories::plots::PLOTS.iter().filter(|plot| !plots.contains(plot.name)).collect();
+    let missing: Vec<_> = xtask::stories::plots::PLOTS.iter().filter(|(_, plot)| !plots.contains(plot.name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
     for key in Book::get().keys() {
         assert!(!Book::get().section(key).is_empty(), "the section {key:?} is empty");

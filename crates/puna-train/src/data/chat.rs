@@ -29,8 +29,8 @@ pub(super) fn assistant_turns(template: &ChatTemplate, input: &ChatInput<'_>, fr
     let turns: Vec<usize> = (from..messages.len()).filter(|&i| messages[i].role() == "assistant").collect();
     if turns.is_empty() {
         let among = if from == 0 { String::new() } else { format!(" behind the first {from}") };
-        let roles: Vec<&str> = messages[from..].iter().map(|message| message.role()).collect();
-        let message = format!("no assistant turn among the messages{among} ({}), so nothing would be learnt", roles.join(", "));
+        let roles: Vec<&str> = messages[from..].iter().take(8).map(|message| message.role()).collect();
+        let message = format!("no assistant turn among the messages{among} (roles {roles:?}), so nothing would be learnt");
         return Err(Error::new(Kind::NothingToLearn, "chat", message));
     }
     let input =

@@ -126,22 +126,18 @@ impl<'a> Encoder<'a> {
         };
         let extra = self.variables.clone();
         let input = ChatInput { tools, extra, ..ChatInput::new(messages).bos(&self.bos_token).eos(&self.eos_token) };
-        let Turns { segments, spans, marked } = assistant_turns(template, &input, from)?;
+        let turns = assistant_turns(template, &input, from)?;
         let mut example = Example::default();
         let mut start = 0;
-        for segment in &segments {
-            let end = start + segment.text().len();
-            self.segment(segment, start, &spans, &mut example)?;
-            start = end;
-        }
-        if !marked {
-            self.end_turns(&mut example);
+        for segment in &turns.segments {
+            self.segment(segment, start, &turns, &mut example)?;
+            start += segment.text().len();
         }
         Ok(example)
     }
 
     /// Appends a piece of a conversation that begins at `start` of its text.
-    fn segment(&self, segment: &Segment, start: usize, spans: &[std::ops::Range<usize>], example: &mut Example) -> Result<()> {
+    fn segment(&self, segment: &Segment, start: usize, turns: &Turns, example: &mut Example) -> Result<()> {
         let text = segment.text();
         let end = start + text.len();
         let special = match segment {
@@ -153,38 +149,29 @@ impl<'a> Encoder<'a> {
                     Error::new(Kind::ChatTemplate, "chat", format!("the tokenizer has no special token {token:?}"))
                 })?;
                 example.ids.push(id);
-                example.counts.push(spans.iter().any(|span| span.contains(&start)));
+                example.counts.push(turns.spans.iter().any(|span| span.contains(&start)));
                 return Ok(());
             }
         };
-        let spans = || spans.iter().filter(|span| span.start < end && span.end > start);
-        let cuts: Vec<usize> = spans().flat_map(|span| [span.start.max(start) - start, span.end.min(end) - start]).collect();
+        let spans = turns.spans.iter().filter(|span| span.start < end && span.end > start);
+        let cuts: Vec<usize> = spans.flat_map(|span| [span.start.max(start) - start, span.end.min(end) - start]).collect();
         let (ids, places) = self.cut(text, special, &cuts)?;
-        let base = example.ids.len();
-        example.ids.extend(ids);
-        example.counts.resize(example.ids.len(), false);
+        let mut counts = vec![false; ids.len()];
         for place in places.chunks_exact(2) {
-            example.counts[base + place[0]..base + place[1]].fill(true);
+            let turn = &ids[place[0]..place[1]];
+            let written = if special == Special::Text || turns.marked { turn.len() } else { self.end_of_turn(turn) };
+            counts[place[0]..place[0] + written].fill(true);
         }
+        example.ids.extend(ids);
+        example.counts.extend(counts);
         Ok(())
     }
 
-    /// Lets no white space count that the template writes behind a turn's last special token: the model stops with that token.
-    fn end_turns(&self, example: &mut Example) {
-        let Example { ids, counts } = example;
-        let mut end = ids.len();
-        while end > 0 {
-            if !counts[end - 1] {
-                end -= 1;
-                continue;
-            }
-            let start = counts[..end].iter().rposition(|counts| !counts).map_or(0, |at| at + 1);
-            let special = ids[start..end].iter().rposition(|id| self.tokenizer.is_special(*id)).map(|at| start + at + 1);
-            if let Some(behind) = special.filter(|&behind| self.is_space(&ids[behind..end])) {
-                counts[behind..end].fill(false);
-            }
-            end = start;
-        }
+    /// How many of a turn's tokens the model writes: it stops with the last special one, and white space that the template puts
+    /// behind that is not its own.
+    fn end_of_turn(&self, turn: &[u32]) -> usize {
+        let behind = turn.iter().rposition(|id| self.tokenizer.is_special(*id)).map_or(0, |at| at + 1);
+        if behind > 0 && self.is_space(&turn[behind..]) { behind } else { turn.len() }
     }
 
     fn is_space(&self, ids: &[u32]) -> bool {

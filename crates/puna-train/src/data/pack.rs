@@ -213,10 +213,14 @@ impl Packed {
     fn sequence(&self, document: u64, part: Range<u64>, batch: &mut Batch) -> Result<()> {
         let file = self.data.file();
         let span = file.span(self.data.place_in_file(document))?;
-        let (start, end) = (span.start + part.start, (span.start + part.end).min(span.end));
-        let seen = end.saturating_add(1).min(span.end);
-        let mut ids = Vec::with_capacity((seen - start.min(seen)) as usize);
-        file.ids(start.min(seen)..seen, &mut ids)?;
+        let (start, end) = (span.start + part.start, span.start + part.end);
+        if start >= end || end > span.end {
+            let message = format!("document {document} is another than when it was packed: the file was changed in use");
+            return Err(Error::format(self.data.place(), message));
+        }
+        let seen = (end + 1).min(span.end);
+        let mut ids = Vec::with_capacity((seen - start) as usize);
+        file.ids(start..seen, &mut ids)?;
         let mut labels: Vec<u32> = ids.iter().skip(1).copied().collect();
         if file.is_masked() {
             for (label, token) in labels.iter_mut().zip(start + 1..) {

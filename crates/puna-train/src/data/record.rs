@@ -42,7 +42,7 @@ impl Record {
         let kinds = [has("text"), has("completion"), has("messages"), has("chosen") || has("rejected")];
         match kinds.iter().filter(|has| **has).count() {
             0 => {
-                let names: Vec<&str> = fields.keys().take(8).map(String::as_str).collect();
+                let names: Vec<String> = fields.keys().take(8).map(|name| name.chars().take(32).collect()).collect();
                 return Err(wrong(format!("fields {names:?}; {KINDS}")));
             }
             1 => {}

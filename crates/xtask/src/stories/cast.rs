@@ -48,6 +48,7 @@ impl Story {
             listener: None,
             untagged: 0,
             length,
+            begun: false,
             ally: None,
         };
         let home = story.rng.below(HOMES.len());

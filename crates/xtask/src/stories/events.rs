@@ -16,6 +16,7 @@ impl Story {
         self.tell("open", roles![a: a, p: p]);
         self.maybe(55, "habit", roles![a: a, p: p]);
         self.maybe(15, "family", roles![a: a]);
+        self.maybe(40, "prelude", roles![a: a, p: p]);
     }
 
     /// The hero's friend from the beginning.
@@ -32,6 +33,7 @@ impl Story {
     pub fn one_day(&mut self) {
         let a = self.hero();
         let here = self.world.who(a).place;
+        self.begun = true;
         self.page.paragraph();
         self.tell("oneday", roles![a: a, p: here]);
         if self.rng.chance(20 + self.voice.nature) {
@@ -42,6 +44,7 @@ impl Story {
 
     /// A new scene: a paragraph, at times with a look around.
     pub fn scene(&mut self) {
+        self.begun = true;
         self.page.paragraph();
         if self.rng.chance(8 + self.voice.nature / 2) {
             let here = self.world.who(self.hero()).place;

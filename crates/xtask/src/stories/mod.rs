@@ -69,6 +69,8 @@ pub struct Story {
     untagged: usize,
     /// The words after which nothing new should begin.
     length: usize,
+    /// Whether the opening is over.
+    begun: bool,
     /// The friend with whom it ends.
     ally: Option<world::Who>,
 }
@@ -87,7 +89,7 @@ pub struct Told {
 /// Story `number` of a seed.
 pub fn tell(seed: u64, number: u64) -> Told {
     let mut story = Story::new(seed, number);
-    let plot = plots::PLOTS[story.rng.below(plots::PLOTS.len())];
+    let plot = plots::pick(&mut story.rng);
     (plot.act)(&mut story);
     Told { text: story.page.finish(), plot: plot.name, cast: story.world.cast }
 }

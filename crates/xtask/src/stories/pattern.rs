@@ -19,6 +19,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use super::words::habits::HABITS;
+
 /// All patterns and word lists.
 #[derive(Debug)]
 pub struct Book {
@@ -56,7 +58,7 @@ fn needs(nodes: &[Node]) -> u32 {
     let needs = nodes.iter().map(|node| match node {
         Node::Slot(role, _) => letter(*role),
         Node::Choice(choices) => choices.iter().fold(0, |all, choice| all | needs(choice)),
-        Node::Text(_) | Node::List(_) | Node::Include(_) => 0,
+        Node::Text(_) | Node::Habit(..) | Node::List(_) | Node::Include(_) => 0,
     });
     needs.fold(0, |all, more| all | more)
 }
@@ -115,6 +117,8 @@ pub struct Speech {
 pub enum Node {
     /// As it stands.
     Text(&'static str),
+    /// The narrator's word of a row of [`HABITS`], with a capital or not.
+    Habit(usize, bool),
     /// Someone or something by role.
     Slot(u8, Form),
     /// A word of a list.
@@ -373,7 +377,7 @@ impl Reader<'_> {
             let rest = &self.text[self.at..];
             let length = rest.find(['[', ']', '|', '{', '<']).unwrap_or(rest.len());
             if length > 0 {
-                nodes.push(Node::Text(&rest[..length]));
+                habits(&rest[..length], &mut nodes);
                 self.at += length;
             }
             match rest.as_bytes().get(length) {
@@ -423,6 +427,34 @@ impl Reader<'_> {
         let length = rest.find(end).unwrap_or_else(|| panic!("{:?}: no {end:?}", self.text));
         self.at += length + 2;
         &rest[..length]
+    }
+}
+
+/// Text, with its words of habit set apart.
+fn habits(text: &'static str, nodes: &mut Vec<Node>) {
+    let letter = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'\'' || *b == b'-');
+    let (bytes, mut from, mut at) = (text.as_bytes(), 0, 0);
+    while at < text.len() {
+        let fits = |word: &&&str| {
+            let end = at + word.len();
+            text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(word)) && !letter(bytes.get(end))
+        };
+        let starts = at == 0 || !letter(bytes.get(at - 1));
+        let rows = HABITS.iter().enumerate().filter_map(|(row, words)| Some((row, words.iter().filter(fits).max_by_key(|w| w.len())?)));
+        match rows.max_by_key(|(_, word)| word.len()).filter(|_| starts) {
+            Some((row, word)) => {
+                if from < at {
+                    nodes.push(Node::Text(&text[from..at]));
+                }
+                nodes.push(Node::Habit(row, bytes[at].is_ascii_uppercase()));
+                at += word.len();
+                from = at;
+            }
+            None => at += 1,
+        }
+    }
+    if from < at {
+        nodes.push(Node::Text(&text[from..]));
     }
 }
 

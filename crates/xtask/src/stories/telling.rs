@@ -146,7 +146,7 @@ impl Story {
                     }
                     let mut out = String::new();
                     let plain = matches!(nodes.first(), Some(Node::Slot(letter, Form::Plain)) if self.roles.who(*letter).is_some());
-                    if plain && !self.page.fresh() && !self.page.spoken && self.rng.chance(self.voice.ties) {
+                    if plain && self.begun && !self.page.fresh() && !self.page.spoken && self.rng.chance(self.voice.ties) {
                         out.push_str(self.rng.pick::<&str>(&["Then ", "Then ", "And ", "And then ", "Now "]));
                     }
                     self.render(nodes, &mut out);
@@ -234,6 +234,15 @@ impl Story {
                     write(out, text);
                     if !self.quoted && text.contains(['.', '!', '?']) {
                         self.page.sentence();
+                    }
+                }
+                Node::Habit(row, capital) => {
+                    let word = self.voice.habit(*row);
+                    if *capital {
+                        let (first, rest) = word.split_at(1);
+                        write(out, &format!("{}{rest}", first.to_ascii_uppercase()));
+                    } else {
+                        write(out, word);
                     }
                 }
                 Node::Slot(letter, form) => {

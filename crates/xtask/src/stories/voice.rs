@@ -1,6 +1,7 @@
 //! The narrator: habits that one story keeps and another does not.
 
 use super::rng::Rng;
+use super::words::habits::HABITS;
 
 /// A narrator's habits, in percent where they are numbers.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Voice {
     pub forms: [usize; 5],
     /// How often a sentence is tied to the one before with "then" or "and".
     pub ties: u32,
+    /// Which words of the rows of habit are the narrator's.
+    pub habits: u64,
     /// How often nature is looked at.
     pub nature: u32,
 }
@@ -43,7 +46,13 @@ impl Voice {
             colors: rng.below(45) as u32,
             forms: [4 + rng.below(6), 2 + rng.below(5), 1 + rng.below(4), 1 + rng.below(4), rng.below(3)],
             ties: rng.below(16) as u32,
+            habits: rng.below(1 << 30) as u64,
             nature: rng.below(40) as u32,
         }
+    }
+    /// The narrator's word of a row.
+    pub fn habit(&self, row: usize) -> &'static str {
+        let words = HABITS[row];
+        words[Rng::new(self.habits, row as u64).below(words.len())]
     }
 }

@@ -6,6 +6,7 @@ mod nature;
 mod things;
 
 use super::Story;
+use super::rng::Rng;
 
 /// A plot.
 #[derive(Debug, Clone, Copy)]
@@ -16,49 +17,61 @@ pub struct Plot {
     pub act: fn(&mut Story),
 }
 
-/// All of them, the frequent ones more than once.
-pub const PLOTS: &[Plot] = &[
-    Plot { name: "lost", act: things::lost },
-    Plot { name: "borrowed", act: things::borrowed },
-    Plot { name: "broken", act: things::broken },
-    Plot { name: "present", act: things::present },
-    Plot { name: "trade", act: things::trade },
-    Plot { name: "treasure", act: things::treasure },
-    Plot { name: "vain", act: things::vain },
-    Plot { name: "warmth", act: things::warmth },
-    Plot { name: "repaid", act: things::repaid },
-    Plot { name: "newcomer", act: hearts::newcomer },
-    Plot { name: "quarrel", act: hearts::quarrel },
-    Plot { name: "false_alarm", act: hearts::false_alarm },
-    Plot { name: "blamed", act: hearts::blamed },
-    Plot { name: "envy", act: hearts::envy },
-    Plot { name: "boast", act: hearts::boast },
-    Plot { name: "sick", act: hearts::sick },
-    Plot { name: "grump", act: hearts::grump },
-    Plot { name: "stage", act: hearts::stage },
-    Plot { name: "sleepless", act: hearts::sleepless },
-    Plot { name: "visits", act: hearts::visits },
-    Plot { name: "goodbye", act: hearts::goodbye },
-    Plot { name: "learn", act: deeds::learn },
-    Plot { name: "race", act: deeds::race },
-    Plot { name: "rescue", act: deeds::rescue },
-    Plot { name: "strayed", act: deeds::strayed },
-    Plot { name: "errand", act: deeds::errand },
-    Plot { name: "bake", act: deeds::bake },
-    Plot { name: "storm", act: deeds::storm },
-    Plot { name: "noise", act: deeds::noise },
-    Plot { name: "thief", act: deeds::thief },
-    Plot { name: "warned", act: deeds::warned },
-    Plot { name: "hidden", act: deeds::hidden },
-    Plot { name: "market", act: deeds::market },
-    Plot { name: "seed", act: nature::seed },
-    Plot { name: "chick", act: nature::chick },
-    Plot { name: "snow", act: nature::snow },
-    Plot { name: "drought", act: nature::drought },
-    Plot { name: "wish", act: nature::wish },
-    Plot { name: "journey", act: nature::journey },
-    Plot { name: "voiceless", act: nature::voiceless },
-    Plot { name: "dark", act: nature::dark },
-    Plot { name: "wool", act: nature::wool },
-    Plot { name: "egg", act: nature::egg },
+/// All of them, with how often each is told: those that combine more parts are told more often.
+pub const PLOTS: &[(usize, Plot)] = &[
+    (3, Plot { name: "lost", act: things::lost }),
+    (3, Plot { name: "borrowed", act: things::borrowed }),
+    (3, Plot { name: "broken", act: things::broken }),
+    (3, Plot { name: "present", act: things::present }),
+    (3, Plot { name: "trade", act: things::trade }),
+    (3, Plot { name: "treasure", act: things::treasure }),
+    (2, Plot { name: "vain", act: things::vain }),
+    (3, Plot { name: "warmth", act: things::warmth }),
+    (3, Plot { name: "repaid", act: things::repaid }),
+    (2, Plot { name: "newcomer", act: hearts::newcomer }),
+    (2, Plot { name: "quarrel", act: hearts::quarrel }),
+    (2, Plot { name: "false_alarm", act: hearts::false_alarm }),
+    (2, Plot { name: "blamed", act: hearts::blamed }),
+    (2, Plot { name: "envy", act: hearts::envy }),
+    (2, Plot { name: "boast", act: hearts::boast }),
+    (3, Plot { name: "sick", act: hearts::sick }),
+    (2, Plot { name: "grump", act: hearts::grump }),
+    (2, Plot { name: "stage", act: hearts::stage }),
+    (2, Plot { name: "sleepless", act: hearts::sleepless }),
+    (2, Plot { name: "visits", act: hearts::visits }),
+    (2, Plot { name: "goodbye", act: hearts::goodbye }),
+    (2, Plot { name: "learn", act: deeds::learn }),
+    (3, Plot { name: "race", act: deeds::race }),
+    (2, Plot { name: "rescue", act: deeds::rescue }),
+    (2, Plot { name: "strayed", act: deeds::strayed }),
+    (3, Plot { name: "errand", act: deeds::errand }),
+    (2, Plot { name: "bake", act: deeds::bake }),
+    (2, Plot { name: "storm", act: deeds::storm }),
+    (2, Plot { name: "noise", act: deeds::noise }),
+    (2, Plot { name: "thief", act: deeds::thief }),
+    (2, Plot { name: "warned", act: deeds::warned }),
+    (2, Plot { name: "hidden", act: deeds::hidden }),
+    (2, Plot { name: "market", act: deeds::market }),
+    (2, Plot { name: "seed", act: nature::seed }),
+    (2, Plot { name: "chick", act: nature::chick }),
+    (2, Plot { name: "snow", act: nature::snow }),
+    (2, Plot { name: "drought", act: nature::drought }),
+    (2, Plot { name: "wish", act: nature::wish }),
+    (2, Plot { name: "journey", act: nature::journey }),
+    (2, Plot { name: "voiceless", act: nature::voiceless }),
+    (2, Plot { name: "dark", act: nature::dark }),
+    (2, Plot { name: "wool", act: nature::wool }),
+    (2, Plot { name: "egg", act: nature::egg }),
 ];
+
+/// A plot by its weight.
+pub fn pick(rng: &mut Rng) -> Plot {
+    let mut at = rng.below(PLOTS.iter().map(|(weight, _)| weight).sum());
+    for (weight, plot) in PLOTS {
+        if at < *weight {
+            return *plot;
+        }
+        at -= weight;
+    }
+    unreachable!("below the sum of the weights")
+}

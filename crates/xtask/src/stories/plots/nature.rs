@@ -123,7 +123,8 @@ pub fn wish(s: &mut Story) {
     s.world.time = "night";
     s.scene();
     s.maybe(60, "nature", &[]);
-    s.tell("star.see", &[]);
+    let c = s.elder();
+    s.tell("star.see", roles![c: c]);
     s.tell("star.wish", &[]);
     s.tell("star.true", &[]);
     s.feel(a, "happy");

@@ -318,7 +318,7 @@ pub fn repaid(s: &mut Story) {
     s.join(c);
     s.ally = Some(c);
     s.go(there, 50);
-    s.tell("search", roles![p: there, t: t, b: c]);
+    s.tell("search.there", roles![p: there, t: t, b: c]);
     s.find(t);
     s.tell("thanks", roles![b: c]);
     s.world.facts = vec!["repaid"];

@@ -35,7 +35,7 @@ const WOOL: Body = Body {
     hold: "mouth",
     coat: "wool",
     nose: "nose",
-    went: &["trotted", "walked", "hurried", "ran", "wandered", "skipped", "stepped"],
+    went: &["trotted", "walked", "hurried", "ran", "wandered", "skipped"],
     tags: "wool hooves furry",
 };
 const HOOF: Body = Body {

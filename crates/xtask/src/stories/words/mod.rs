@@ -1,5 +1,6 @@
 //! The nouns of the story world and what must be known of each to speak of it rightly.
 
+pub mod habits;
 pub mod kinds;
 pub mod names;
 pub mod places;
