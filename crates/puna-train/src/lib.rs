@@ -5,6 +5,6 @@ pub mod data;
 mod error;
 pub mod trainer;
 
-pub use data::{Batch, Dataset, Example, Packing};
+pub use data::{Batch, Dataset, Example, Overlong, Packed, Packing, Preferences};
 pub use error::{Error, Kind, Result};
 pub use trainer::{Event, Record, Report, TrainOptions, Trainer};

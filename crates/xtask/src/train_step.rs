@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use puna::autograd::optim::{AdamW, AdamWOptions, Optimizer, clip};
-use puna::autograd::{Gradients, backward};
 use puna::llama::{Checkpoint, Llama, LoadOptions, RotaryTable, Step};
 use puna::prelude::*;
+use puna_autograd::optim::{AdamW, AdamWOptions, Optimizer, clip};
+use puna_autograd::{Gradients, backward};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 

@@ -42,7 +42,9 @@ fn articles_fit_the_next_sound() {
         let all: Vec<&str> = told.text.split_whitespace().map(|word| word.trim_start_matches('"')).collect();
         for two in all.windows(2) {
             let next = two[1].trim_start_matches('"').to_lowercase();
-            let vowel = next.starts_with(['a', 'e', 'i', 'o', 'u']) && !next.starts_with("one") && !next.starts_with("us")
+            let vowel = next.starts_with(['a', 'e', 'i', 'o', 'u'])
+                && !next.starts_with("one")
+                && !next.starts_with("us")
                 && !next.starts_with("uni")
                 || next.starts_with("hour")
                 || next.starts_with("honest");
@@ -58,7 +60,9 @@ fn articles_fit_the_next_sound() {
 #[test]
 fn spaces_and_marks_stand_as_they_should() {
     each(|told| {
-        let wrong = ["  ", " .", " ,", " !", " ?", "..", ",,", ",.", ".,", "!.", "?.", "?,", "!,", "{", "}", "[", "]", "|", "@", "\n\n\n"];
+        let wrong = [
+            "  ", " .", " ,", " !", " ?", "..", ",,", ",.", ".,", "!.", "?.", "?,", "!,", "{", "}", "[", "]", "|", "@", "\n\n\n",
+        ];
         match wrong.iter().find(|wrong| told.text.contains(**wrong)) {
             Some(wrong) => Err(format!("{wrong:?}")),
             None => Ok(()),
@@ -70,7 +74,10 @@ fn spaces_and_marks_stand_as_they_should() {
 fn no_word_stands_twice_in_a_row() {
     each(|told| {
         let all: Vec<&str> = told.text.split_whitespace().collect();
-        match all.windows(2).find(|two| two[0] == two[1] && two[0] != "had" && two[0].ends_with(|c: char| c.is_ascii_alphanumeric())) {
+        match all
+            .windows(2)
+            .find(|two| two[0] == two[1] && two[0] != "had" && two[0].ends_with(|c: char| c.is_ascii_alphanumeric()))
+        {
             Some(two) => Err(format!("{} {}", two[0], two[1])),
             None => Ok(()),
         }
@@ -138,10 +145,11 @@ fn no_pronoun_comes_before_whom_it_means() {
             };
             let before: Vec<&str> = words(&narrated).take(first).collect();
             let others = ["mother", "father", "man", "woman", "snowman", "grandmother", "grandfather", "peddler", "traveler"];
-            let named = others.iter().any(|noun| before.contains(noun)) || told.cast.iter().filter(|c| c.male == male).any(|c| {
-                let noun = c.kind.noun.split(' ').next_back().expect("a noun has a word");
-                before.contains(&c.name) || before.contains(&noun)
-            });
+            let named = others.iter().any(|noun| before.contains(noun))
+                || told.cast.iter().filter(|c| c.male == male).any(|c| {
+                    let noun = c.kind.noun.split(' ').next_back().expect("a noun has a word");
+                    before.contains(&c.name) || before.contains(&noun)
+                });
             if !named {
                 return Err(format!("{:?} comes after {before:?}", pronouns[0]));
             }
@@ -157,10 +165,12 @@ fn narration(text: &str) -> String {
 
 #[test]
 fn names_are_those_of_the_cast() {
-    let names: HashSet<&str> = xtask::stories::words::names::HIS.iter().chain(xtask::stories::words::names::HERS).copied().collect();
+    let names: HashSet<&str> =
+        xtask::stories::words::names::HIS.iter().chain(xtask::stories::words::names::HERS).copied().collect();
     each(|told| {
         let cast: HashSet<&str> = told.cast.iter().map(|c| c.name).collect();
-        match words(&told.text).map(|word| word.trim_end_matches("'s")).find(|word| names.contains(word) && !cast.contains(word)) {
+        match words(&told.text).map(|word| word.trim_end_matches("'s")).find(|word| names.contains(word) && !cast.contains(word))
+        {
             Some(name) => Err(format!("who is {name}?")),
             None => Ok(()),
         }

@@ -12,8 +12,8 @@ use super::world::{At, Character, It, Kin, MOST, Origin, Place, Thing, Who, Worl
 use super::{page::Page, rng::Rng};
 
 const TRAITS: &[&str] = &[
-    "shy", "brave", "kind", "clever", "lazy", "proud", "curious", "patient", "cheerful", "grumpy", "gentle", "careless", "stubborn",
-    "playful", "greedy", "honest", "quick", "dreamy", "helpful",
+    "shy", "brave", "kind", "clever", "lazy", "proud", "curious", "patient", "cheerful", "grumpy", "gentle", "careless",
+    "stubborn", "playful", "greedy", "honest", "quick", "dreamy", "helpful",
 ];
 
 const FEARS: &[&str] = &["the dark", "deep water", "thunder", "high places", "loud noises", "strangers", "the wind at night"];

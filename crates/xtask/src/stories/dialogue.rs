@@ -27,7 +27,8 @@ impl Story {
             form = 2 + self.rng.below(2);
         }
         // Two who answer each other need no "said" each time.
-        let turns = self.page.spoken && self.page.speaker.is_some() && self.page.speaker != Some(speaker) && self.page.speaker == to;
+        let turns =
+            self.page.spoken && self.page.speaker.is_some() && self.page.speaker != Some(speaker) && self.page.speaker == to;
         let text = if turns && self.voice.breaks && self.untagged < 2 && self.rng.chance(18) {
             self.untagged += 1;
             format!("\"{}\"", join(&first, &second))
@@ -68,18 +69,18 @@ impl Story {
             weights[1] = 0;
         }
         let mut at = self.rng.below(weights.iter().sum());
-        weights.iter().position(|weight| at < *weight || { at -= weight; false }).expect("below the sum")
+        weights
+            .iter()
+            .position(|weight| {
+                at < *weight || {
+                    at -= weight;
+                    false
+                }
+            })
+            .expect("below the sum")
     }
 
-    fn tagged(
-        &mut self,
-        speech: &Speech,
-        speaker: Who,
-        to: Option<Who>,
-        first: &str,
-        second: &str,
-        form: usize,
-    ) -> String {
+    fn tagged(&mut self, speech: &Speech, speaker: Who, to: Option<Who>, first: &str, second: &str, form: usize) -> String {
         self.roles_set(Role::Who(b'e', speaker));
         let all = join(first, second);
         match form {

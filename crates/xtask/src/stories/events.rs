@@ -5,9 +5,8 @@ use super::telling::roles;
 use super::world::{At, Fact, It, Who};
 
 /// What can stand in the way, and where it may.
-const OBSTACLES: &[&str] = &[
-    "river", "tree", "rocks", "mist", "mud", "thorns", "gate", "bridge", "gander", "dark", "river", "rocks", "snowdrift",
-];
+const OBSTACLES: &[&str] =
+    &["river", "tree", "rocks", "mist", "mud", "thorns", "gate", "bridge", "gander", "dark", "river", "rocks", "snowdrift"];
 
 impl Story {
     /// The opening: the hero, the home, what they are like.
@@ -25,6 +24,7 @@ impl Story {
         self.world.who_mut(a).friends.push(b);
         self.tell("friendof", roles![a: a, b: b, p: At(0)]);
         self.maybe(50, "friendtrait", roles![a: a, b: b, p: At(0)]);
+        self.maybe(45, "pastime", roles![a: a, b: b, p: At(0)]);
         self.ally = Some(b);
         b
     }
@@ -91,6 +91,14 @@ impl Story {
         self.maybe(percent, "later", &[]);
     }
 
+    /// What the hero did on that day before anything happened.
+    pub fn before(&mut self) {
+        self.page.paragraph();
+        self.tell("alone", &[]);
+        self.maybe(30, "weather", &[]);
+        self.begun = true;
+    }
+
     /// A night passes.
     pub fn next_day(&mut self) {
         self.page.paragraph();
@@ -134,7 +142,9 @@ impl Story {
         if pair && self.can_tell("cross.friend", &[]) {
             self.tell("cross.friend", roles![a: a]);
             self.note("friend");
-        } else if self.rng.chance(45) && let Some(c) = self.someone_for("cross.helper", b'c') {
+        } else if self.rng.chance(45)
+            && let Some(c) = self.someone_for("cross.helper", b'c')
+        {
             self.tell("cross.helper", roles![a: a, c: c]);
             self.maybe(60, "cross.thanks", roles![a: a, c: c]);
             self.note("helped");
@@ -212,7 +222,15 @@ impl Story {
             self.make(c, "greedy");
             self.tell("keeper.mean", roles![a: a, c: c, t: it]);
             let way = *self.rng.pick(&["keeper.trade", "keeper.proof", "keeper.soft"]);
-            let price = *self.rng.pick(&["a honey cake", "my best marble", "a bag of nuts", "three red apples", "my lucky stone", "a jar of jam", "a silver button"]);
+            let price = *self.rng.pick(&[
+                "a honey cake",
+                "my best marble",
+                "a bag of nuts",
+                "three red apples",
+                "my lucky stone",
+                "a jar of jam",
+                "a silver button",
+            ]);
             self.tell(way, roles![a: a, c: c, t: it, y: price]);
             self.note(if way == "keeper.soft" { "kind" } else { "clever" });
         }

@@ -98,8 +98,15 @@ impl Page {
 
 /// Writes a word or a phrase, with a capital where a sentence begins.
 pub fn write(out: &mut String, text: &str) {
-    let start = out.trim_end_matches([' ', '"']);
-    if start.is_empty() || start.ends_with(['.', '!', '?']) {
+    let start = out.trim_end_matches(' ');
+    let begins = match start.strip_suffix('"') {
+        // After a quotation: `"Help!" he cried`, but `"Help." He cried`.
+        Some(quotation) if start.len() < out.len() => quotation.ends_with('.'),
+        // An opening mark.
+        Some(_) => true,
+        None => start.is_empty() || start.ends_with(['.', '!', '?']),
+    };
+    if begins {
         let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
         let (space, text) = text.split_at(at);
         out.push_str(space);

@@ -440,7 +440,8 @@ fn habits(text: &'static str, nodes: &mut Vec<Node>) {
             text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(word)) && !letter(bytes.get(end))
         };
         let starts = at == 0 || !letter(bytes.get(at - 1));
-        let rows = HABITS.iter().enumerate().filter_map(|(row, words)| Some((row, words.iter().filter(fits).max_by_key(|w| w.len())?)));
+        let rows =
+            HABITS.iter().enumerate().filter_map(|(row, words)| Some((row, words.iter().filter(fits).max_by_key(|w| w.len())?)));
         match rows.max_by_key(|(_, word)| word.len()).filter(|_| starts) {
             Some((row, word)) => {
                 if from < at {

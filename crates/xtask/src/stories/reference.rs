@@ -10,6 +10,10 @@ impl Story {
         let character = self.world.who(who);
         let (kind, male) = (character.kind, character.male);
         let (name, looks) = (character.name, character.looks);
+        // A pronoun that a pattern asks for mentions someone too: another's may then be unclear.
+        if matches!(form, Form::He | Form::Him | Form::His | Form::Oneself) && !self.quoted {
+            self.page.now |= bit(who);
+        }
         let pronoun = |he: &str, she: &str| if male { he.to_owned() } else { she.to_owned() };
         match form {
             Form::He => pronoun("he", "she"),
@@ -28,6 +32,11 @@ impl Story {
             Form::Vocative => self.vocative(who),
             _ if self.quoted => self.in_quotation(who, form),
             Form::An if self.page.known & bit(who) == 0 => self.introduce(who, true),
+            Form::An => {
+                let name = self.name(who);
+                self.mention(who, true);
+                name
+            }
             Form::AKind => self.introduce(who, false),
             Form::The => {
                 self.mention(who, false);
@@ -37,7 +46,7 @@ impl Story {
                 self.mention(who, true);
                 name.to_owned()
             }
-            Form::Plain | Form::Object | Form::Possessive | Form::An => self.clearest(who, form),
+            Form::Plain | Form::Object | Form::Possessive => self.clearest(who, form),
             _ => panic!("{form:?} is no form of a character"),
         }
     }

@@ -145,7 +145,8 @@ impl Story {
                         }
                     }
                     let mut out = String::new();
-                    let plain = matches!(nodes.first(), Some(Node::Slot(letter, Form::Plain)) if self.roles.who(*letter).is_some());
+                    let plain =
+                        matches!(nodes.first(), Some(Node::Slot(letter, Form::Plain)) if self.roles.who(*letter).is_some());
                     if plain && self.begun && !self.page.fresh() && !self.page.spoken && self.rng.chance(self.voice.ties) {
                         out.push_str(self.rng.pick::<&str>(&["Then ", "Then ", "And ", "And then ", "Now "]));
                     }

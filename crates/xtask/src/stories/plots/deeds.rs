@@ -5,7 +5,7 @@ use crate::stories::telling::roles;
 use crate::stories::world::At;
 
 /// Something hard is learned, with a teacher and much practice.
-pub fn learn(s: &mut Story) {
+pub(super) fn learn(s: &mut Story) {
     let a = s.hero();
     if s.rng.chance(50) {
         s.make(a, "stubborn");
@@ -59,9 +59,10 @@ pub fn learn(s: &mut Story) {
 }
 
 /// A race, in which something matters more than winning, or patience wins.
-pub fn race(s: &mut Story) {
+pub(super) fn race(s: &mut Story) {
     let a = s.hero();
     s.open();
+    s.before();
     let p = s.a_place("outdoors");
     s.scene();
     s.tell("race.news", roles![p: p]);
@@ -72,6 +73,7 @@ pub fn race(s: &mut Story) {
     s.scene();
     s.tell("race.start", &[]);
     s.tell("race.middle", roles![c: c]);
+    s.maybe(50, "race.middle", roles![c: c]);
     if s.rng.chance(60) {
         s.tell("race.fall", roles![c: c]);
         s.tell("race.choice", roles![c: c]);
@@ -89,7 +91,7 @@ pub fn race(s: &mut Story) {
 }
 
 /// Someone is stuck and is got out.
-pub fn rescue(s: &mut Story) {
+pub(super) fn rescue(s: &mut Story) {
     let a = s.hero();
     if s.rng.chance(40) {
         s.make(a, "brave");
@@ -125,7 +127,7 @@ pub fn rescue(s: &mut Story) {
 }
 
 /// A little one has lost the way and is brought home.
-pub fn strayed(s: &mut Story) {
+pub(super) fn strayed(s: &mut Story) {
     let a = s.hero();
     s.open();
     s.one_day();
@@ -153,23 +155,32 @@ pub fn strayed(s: &mut Story) {
 }
 
 /// Something is carried to someone, past temptations.
-pub fn errand(s: &mut Story) {
+pub(super) fn errand(s: &mut Story) {
     let a = s.hero();
     s.open();
     let relation = *s.rng.pick(&["mother", "father", "grandmother", "grandfather"]);
     let b = s.kin(a, relation);
     let c = s.elder();
     let p = s.a_place("");
-    let x = *s.rng.pick(&["a pot of soup", "a warm pie", "a jar of honey", "a basket of eggs", "a loaf of bread", "a big cake", "a can of milk"]);
+    let x = *s.rng.pick(&[
+        "a pot of soup",
+        "a warm pie",
+        "a jar of honey",
+        "a basket of eggs",
+        "a loaf of bread",
+        "a big cake",
+        "a can of milk",
+    ]);
     s.one_day();
     s.tell("errand.give", roles![b: b, c: c, p: p, x: x]);
     s.scene();
-    s.go(p, 80);
+    s.tell("setoff", roles![p: p]);
+    s.maybe(60, "travel", roles![p: p]);
     let d = s.friend();
     s.tell("errand.tempt", roles![c: c, d: d]);
-    if s.room() {
-        s.obstacle();
-    }
+    s.obstacle();
+    s.world.move_party(p);
+    s.maybe(75, "arrive", roles![p: p]);
     s.scene();
     s.tell("errand.there", roles![c: c, x: x]);
     s.maybe(70, "errand.share", roles![c: c]);
@@ -180,11 +191,20 @@ pub fn errand(s: &mut Story) {
 }
 
 /// Something is baked, with what neighbors give and after a mistake.
-pub fn bake(s: &mut Story) {
+pub(super) fn bake(s: &mut Story) {
     let a = s.hero();
     s.open();
     s.one_day();
-    let x = *s.rng.pick(&["a cake", "an apple pie", "a loaf of bread", "a berry pie", "honey cookies", "a plum cake", "a ginger cake", "a carrot cake"]);
+    let x = *s.rng.pick(&[
+        "a cake",
+        "an apple pie",
+        "a loaf of bread",
+        "a berry pie",
+        "honey cookies",
+        "a plum cake",
+        "a ginger cake",
+        "a carrot cake",
+    ]);
     s.tell("cook.plan", roles![x: x]);
     let mut all = vec![
         ("flour", "a little flour"),
@@ -221,7 +241,7 @@ pub fn bake(s: &mut Story) {
 }
 
 /// A storm takes someone's house, and all build a new one.
-pub fn storm(s: &mut Story) {
+pub(super) fn storm(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -249,7 +269,7 @@ pub fn storm(s: &mut Story) {
 }
 
 /// A sound in the night has a friendly cause.
-pub fn noise(s: &mut Story) {
+pub(super) fn noise(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.scene();
@@ -278,7 +298,7 @@ pub fn noise(s: &mut Story) {
 }
 
 /// Something is taken each day; the one who does it is hungry.
-pub fn thief(s: &mut Story) {
+pub(super) fn thief(s: &mut Story) {
     let a = s.hero();
     s.make(a, "clever");
     s.open();
@@ -306,7 +326,7 @@ pub fn thief(s: &mut Story) {
 }
 
 /// A warning is not heeded.
-pub fn warned(s: &mut Story) {
+pub(super) fn warned(s: &mut Story) {
     let a = s.hero();
     s.make(a, "curious");
     s.open();
@@ -316,6 +336,7 @@ pub fn warned(s: &mut Story) {
     s.tell("warn.say", roles![b: b, p: p]);
     s.tell("warn.why", roles![p: p]);
     s.one_day();
+    s.maybe(50, "alone", &[]);
     s.tell("warn.go", &[]);
     s.go(p, 20);
     s.maybe(50, "nature", &[]);
@@ -332,7 +353,7 @@ pub fn warned(s: &mut Story) {
 }
 
 /// Hide-and-seek, in a place too good.
-pub fn hidden(s: &mut Story) {
+pub(super) fn hidden(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -355,13 +376,23 @@ pub fn hidden(s: &mut Story) {
 }
 
 /// Money is spent on the wrong thing, and earned again.
-pub fn market(s: &mut Story) {
+pub(super) fn market(s: &mut Story) {
     let a = s.hero();
     s.make(a, "dreamy");
     s.open();
     let relation = *s.rng.pick(&["mother", "grandmother", "father", "grandfather"]);
     let b = s.kin(a, relation);
-    let x = *s.rng.pick(&["a sack of flour", "a new bucket", "three loaves of bread", "a hen", "a jar of salt", "a pound of cheese", "wool for a blanket", "candles", "seeds for the garden"]);
+    let x = *s.rng.pick(&[
+        "a sack of flour",
+        "a new bucket",
+        "three loaves of bread",
+        "a hen",
+        "a jar of salt",
+        "a pound of cheese",
+        "wool for a blanket",
+        "candles",
+        "seeds for the garden",
+    ]);
     s.one_day();
     s.tell("market.go", roles![b: b, x: x]);
     let p = s.a_place("market");

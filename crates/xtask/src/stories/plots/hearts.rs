@@ -5,7 +5,7 @@ use crate::stories::telling::roles;
 use crate::stories::world::At;
 
 /// Someone new and shy finds a friend.
-pub fn newcomer(s: &mut Story) {
+pub(super) fn newcomer(s: &mut Story) {
     let a = s.hero();
     if s.rng.chance(60) {
         s.make(a, "shy");
@@ -38,7 +38,7 @@ pub fn newcomer(s: &mut Story) {
 }
 
 /// Two friends quarrel and make up.
-pub fn quarrel(s: &mut Story) {
+pub(super) fn quarrel(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -68,7 +68,7 @@ pub fn quarrel(s: &mut Story) {
 }
 
 /// Who cries for help as a joke is not believed when it is true.
-pub fn false_alarm(s: &mut Story) {
+pub(super) fn false_alarm(s: &mut Story) {
     let a = s.hero();
     s.make(a, "playful");
     s.open();
@@ -96,7 +96,7 @@ pub fn false_alarm(s: &mut Story) {
 }
 
 /// Someone else is blamed, until the one who did it speaks.
-pub fn blamed(s: &mut Story) {
+pub(super) fn blamed(s: &mut Story) {
     let a = s.hero();
     s.open();
     let c = s.old_friend();
@@ -130,7 +130,7 @@ pub fn blamed(s: &mut Story) {
 }
 
 /// A friend has a new friend, and that hurts, until three play together.
-pub fn envy(s: &mut Story) {
+pub(super) fn envy(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -156,7 +156,7 @@ pub fn envy(s: &mut Story) {
 }
 
 /// Boasting ends in a splash.
-pub fn boast(s: &mut Story) {
+pub(super) fn boast(s: &mut Story) {
     let a = s.hero();
     s.make(a, "proud");
     s.open();
@@ -177,7 +177,7 @@ pub fn boast(s: &mut Story) {
 }
 
 /// A friend is ill, and a herb grows far away.
-pub fn sick(s: &mut Story) {
+pub(super) fn sick(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -214,7 +214,7 @@ pub fn sick(s: &mut Story) {
 }
 
 /// The grumpy one only lacks a friend.
-pub fn grump(s: &mut Story) {
+pub(super) fn grump(s: &mut Story) {
     let a = s.hero();
     s.make(a, "kind");
     s.open();
@@ -238,13 +238,23 @@ pub fn grump(s: &mut Story) {
 }
 
 /// Before an audience: fear, a friend's advice, applause.
-pub fn stage(s: &mut Story) {
+pub(super) fn stage(s: &mut Story) {
     let a = s.hero();
     s.make(a, "shy");
     s.open();
     let b = s.old_friend();
     s.scene();
-    let x = *s.rng.pick(&["sing", "dance", "tell a story", "play the flute", "say a poem", "play the fiddle", "juggle", "do magic tricks", "beat the drum"]);
+    let x = *s.rng.pick(&[
+        "sing",
+        "dance",
+        "tell a story",
+        "play the flute",
+        "say a poem",
+        "play the fiddle",
+        "juggle",
+        "do magic tricks",
+        "beat the drum",
+    ]);
     s.tell("stage.plan", roles![b: b, x: x]);
     s.tell("stage.fear", &[]);
     s.maybe(50, "feel.worried", &[]);
@@ -265,9 +275,10 @@ pub fn stage(s: &mut Story) {
 }
 
 /// A night without sleep.
-pub fn sleepless(s: &mut Story) {
+pub(super) fn sleepless(s: &mut Story) {
     let a = s.hero();
     s.open();
+    s.before();
     s.world.time = "night";
     s.scene();
     s.tell("sleep.cannot", &[]);
@@ -294,7 +305,7 @@ pub fn sleepless(s: &mut Story) {
 }
 
 /// Visits to someone old who is alone.
-pub fn visits(s: &mut Story) {
+pub(super) fn visits(s: &mut Story) {
     let a = s.hero();
     s.open();
     let p = s.a_place("");
@@ -316,7 +327,7 @@ pub fn visits(s: &mut Story) {
 }
 
 /// A friend moves away.
-pub fn goodbye(s: &mut Story) {
+pub(super) fn goodbye(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();

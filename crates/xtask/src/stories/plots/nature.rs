@@ -5,7 +5,7 @@ use crate::stories::telling::roles;
 use crate::stories::world::At;
 
 /// A seed needs time.
-pub fn seed(s: &mut Story) {
+pub(super) fn seed(s: &mut Story) {
     s.world.season = "spring";
     s.world.weather = "sun";
     s.open();
@@ -37,7 +37,7 @@ pub fn seed(s: &mut Story) {
 }
 
 /// A young bird is nursed and let go.
-pub fn chick(s: &mut Story) {
+pub(super) fn chick(s: &mut Story) {
     let a = s.hero();
     s.make(a, "gentle");
     if s.world.season == "winter" {
@@ -46,6 +46,7 @@ pub fn chick(s: &mut Story) {
     }
     s.open();
     s.one_day();
+    s.maybe(60, "alone", &[]);
     s.tell("chick.find", &[]);
     s.tell("chick.care", &[]);
     s.maybe(70, "chick.care", &[]);
@@ -64,7 +65,7 @@ pub fn chick(s: &mut Story) {
 }
 
 /// The first snow.
-pub fn snow(s: &mut Story) {
+pub(super) fn snow(s: &mut Story) {
     (s.world.season, s.world.weather, s.world.time) = ("winter", "snow", "morning");
     s.open();
     let b = s.old_friend();
@@ -92,7 +93,7 @@ pub fn snow(s: &mut Story) {
 }
 
 /// The well is dry, and an old tale shows where water is.
-pub fn drought(s: &mut Story) {
+pub(super) fn drought(s: &mut Story) {
     (s.world.season, s.world.weather) = ("summer", "sun");
     s.open();
     let b = s.old_friend();
@@ -117,9 +118,10 @@ pub fn drought(s: &mut Story) {
 }
 
 /// A wish comes true and is taken back.
-pub fn wish(s: &mut Story) {
+pub(super) fn wish(s: &mut Story) {
     let a = s.hero();
     s.open();
+    s.before();
     s.world.time = "night";
     s.scene();
     s.maybe(60, "nature", &[]);
@@ -140,11 +142,21 @@ pub fn wish(s: &mut Story) {
 }
 
 /// A journey to something never seen.
-pub fn journey(s: &mut Story) {
+pub(super) fn journey(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.scene();
-    let x = *s.rng.pick(&["the sea", "the great waterfall", "the city with the golden roofs", "the valley of the flowers", "the salt desert", "the ice on the highest mountain", "the big ships", "the forest of giant trees", "the lake of a thousand birds"]);
+    let x = *s.rng.pick(&[
+        "the sea",
+        "the great waterfall",
+        "the city with the golden roofs",
+        "the valley of the flowers",
+        "the salt desert",
+        "the ice on the highest mountain",
+        "the big ships",
+        "the forest of giant trees",
+        "the lake of a thousand birds",
+    ]);
     s.tell("far.wish", roles![x: x]);
     s.tell("far.plan", roles![b: b, x: x]);
     s.join(b);
@@ -171,7 +183,7 @@ pub fn journey(s: &mut Story) {
 }
 
 /// A voice is lost, and listening is learned.
-pub fn voiceless(s: &mut Story) {
+pub(super) fn voiceless(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -190,7 +202,7 @@ pub fn voiceless(s: &mut Story) {
 }
 
 /// The dark is faced for a friend.
-pub fn dark(s: &mut Story) {
+pub(super) fn dark(s: &mut Story) {
     let a = s.hero();
     s.world.who_mut(a).fear = "the dark";
     s.make(a, "gentle");
@@ -212,7 +224,7 @@ pub fn dark(s: &mut Story) {
 }
 
 /// Wool is given to those who are cold.
-pub fn wool(s: &mut Story) {
+pub(super) fn wool(s: &mut Story) {
     let a = s.hero();
     if !s.world.who(a).is("wool") {
         return journey(s);
@@ -239,7 +251,7 @@ pub fn wool(s: &mut Story) {
 }
 
 /// An egg is kept warm, and what comes out needs its family.
-pub fn egg(s: &mut Story) {
+pub(super) fn egg(s: &mut Story) {
     let a = s.hero();
     (s.world.season, s.world.weather) = ("spring", "sun");
     s.open();

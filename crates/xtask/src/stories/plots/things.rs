@@ -10,7 +10,7 @@ fn suits(s: &mut Story, who: Who) -> &'static str {
 }
 
 /// A thing is lost and sought, alone or with a friend; it lies hidden, or someone has it.
-pub fn lost(s: &mut Story) {
+pub(super) fn lost(s: &mut Story) {
     let a = s.hero();
     s.open();
     let tag = suits(s, a);
@@ -45,7 +45,7 @@ pub fn lost(s: &mut Story) {
 }
 
 /// A borrowed thing breaks; it is hidden or not, the truth comes out, and it is mended.
-pub fn borrowed(s: &mut Story) {
+pub(super) fn borrowed(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
@@ -79,7 +79,7 @@ pub fn borrowed(s: &mut Story) {
 }
 
 /// The hero's own treasure breaks and is mended, alone or by someone who can.
-pub fn broken(s: &mut Story) {
+pub(super) fn broken(s: &mut Story) {
     let a = s.hero();
     s.open();
     let tag = suits(s, a);
@@ -140,7 +140,7 @@ const MATERIALS: &[(&str, [&str; 3])] = &[
 ];
 
 /// A present is made for someone, from things that are found or given.
-pub fn present(s: &mut Story) {
+pub(super) fn present(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = if s.rng.chance(50) {
@@ -155,7 +155,7 @@ pub fn present(s: &mut Story) {
     s.tell("gift.poor", roles![p: market]);
     let (stuff, [x, y, z]) = *s.rng.pick(MATERIALS);
     let t = s.thing(None, stuff);
-    s.maybe(40, "think", &[]);
+    s.maybe(40, "feel.worried", &[]);
     s.tell("gift.make", roles![t: t]);
     s.tell("make.need", roles![x: x, y: y, z: z]);
     s.scene();
@@ -183,7 +183,7 @@ pub fn present(s: &mut Story) {
 }
 
 /// One thing is traded for another until the right one is there.
-pub fn trade(s: &mut Story) {
+pub(super) fn trade(s: &mut Story) {
     let a = s.hero();
     s.open();
     s.one_day();
@@ -216,7 +216,7 @@ pub fn trade(s: &mut Story) {
 }
 
 /// A map is found, and what it shows is dug up and shared.
-pub fn treasure(s: &mut Story) {
+pub(super) fn treasure(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.one_day();
@@ -241,7 +241,7 @@ pub fn treasure(s: &mut Story) {
 }
 
 /// A fine new thing makes its owner lonely, until it is shared.
-pub fn vain(s: &mut Story) {
+pub(super) fn vain(s: &mut Story) {
     let a = s.hero();
     let vice = *s.rng.pick(&["proud", "greedy"]);
     s.make(a, vice);
@@ -265,7 +265,7 @@ pub fn vain(s: &mut Story) {
 }
 
 /// A warm thing is given to someone who is cold.
-pub fn warmth(s: &mut Story) {
+pub(super) fn warmth(s: &mut Story) {
     let a = s.hero();
     s.world.season = "winter";
     s.world.weather = *s.rng.pick(&["snow", "wind", "cloud"]);
@@ -279,7 +279,6 @@ pub fn warmth(s: &mut Story) {
     let c = if s.rng.chance(50) { s.elder() } else { s.friend() };
     s.scene();
     s.tell("bell.cold", roles![c: c]);
-    s.maybe(50, "meet.trait", roles![b: c]);
     s.tell("bell.think", roles![c: c, t: t]);
     s.tell("bell.give", roles![c: c, t: t]);
     s.world.give(t, c);
@@ -293,7 +292,7 @@ pub fn warmth(s: &mut Story) {
 }
 
 /// The kindness of the morning helps in the evening.
-pub fn repaid(s: &mut Story) {
+pub(super) fn repaid(s: &mut Story) {
     let a = s.hero();
     s.make(a, "kind");
     s.open();

@@ -28,7 +28,6 @@ pub const HABITS: &[&[&str]] = &[
     &["hurried", "rushed"],
     &["far away", "far off"],
     &["all day long", "the whole day long", "all day"],
-    &["large", "big"],
     &["came running", "came rushing"],
     &["looked at", "gazed at"],
     &["wonderful", "marvelous"],

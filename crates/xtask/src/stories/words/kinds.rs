@@ -211,4 +211,5 @@ pub const ELDERS: &[Kind] = &[
 ];
 
 /// Adjectives of those who are not young.
-pub const OLD: &[&str] = &["old", "wise old", "kind old", "gentle old", "gray old", "tall", "big", "quiet old", "friendly", "thin old", "plump"];
+pub const OLD: &[&str] =
+    &["old", "wise old", "kind old", "gentle old", "gray old", "tall", "big", "quiet old", "friendly", "thin old", "plump"];

@@ -64,12 +64,7 @@ const PAPER: Stuff = Stuff {
     with: &["paste and paper", "a strip of paper and some paste", "flour paste"],
 };
 
-const fn good(
-    noun: &'static str,
-    stuff: &'static Stuff,
-    tags: &'static str,
-    adjectives: &'static [&'static str],
-) -> Good {
+const fn good(noun: &'static str, stuff: &'static Stuff, tags: &'static str, adjectives: &'static [&'static str]) -> Good {
     Good { noun, stuff, adjectives, tags }
 }
 
@@ -160,7 +155,22 @@ pub const GOODS: &[Good] = &[
 
 /// Small finds of nature, which are not broken or mended.
 pub const FINDS: &[&str] = &[
-    "smooth white stone", "long gray feather", "curly shell", "shiny black pebble", "golden leaf", "round acorn", "pine cone",
-    "blue feather", "four-leaf clover", "big brown chestnut", "snail shell", "piece of green glass", "striped pebble",
-    "bunch of wild flowers", "handful of ripe berries", "bird's feather", "piece of driftwood", "shiny beetle",
+    "smooth white stone",
+    "long gray feather",
+    "curly shell",
+    "shiny black pebble",
+    "golden leaf",
+    "round acorn",
+    "pine cone",
+    "blue feather",
+    "four-leaf clover",
+    "big brown chestnut",
+    "snail shell",
+    "piece of green glass",
+    "striped pebble",
+    "bunch of wild flowers",
+    "handful of ripe berries",
+    "bird's feather",
+    "piece of driftwood",
+    "shiny beetle",
 ];
