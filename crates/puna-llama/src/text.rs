@@ -73,7 +73,7 @@ impl Checkpoint {
     }
 
     /// How its conversations are written: its own template, or Meta's format for Meta's folders.
-    fn read_chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+    pub fn read_chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
         if let Some(source) = self.chat_template_source() {
             return Ok(Some(ChatTemplate::new(source)?));
         }

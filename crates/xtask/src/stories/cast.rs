@@ -16,8 +16,6 @@ const TRAITS: &[&str] = &[
     "stubborn", "playful", "greedy", "honest", "quick", "dreamy", "helpful",
 ];
 
-const FEARS: &[&str] = &["the dark", "deep water", "thunder", "high places", "loud noises", "strangers", "the wind at night"];
-
 const HERO: Who = Who(0);
 
 impl Story {
@@ -48,6 +46,7 @@ impl Story {
             listener: None,
             untagged: 0,
             length,
+            felt: false,
             begun: false,
             ally: None,
         };
@@ -193,7 +192,6 @@ impl Story {
         let name = self.new_name(male);
         let looks = if young { *self.rng.pick(kind.young) } else { *self.rng.pick(OLD) };
         let first = *self.rng.pick(TRAITS);
-        let fear = *self.rng.pick(FEARS);
         let here = self.world.cast.first().map_or(At(0), |hero| hero.place);
         self.world.cast.push(Character {
             name,
@@ -202,7 +200,6 @@ impl Story {
             looks,
             young,
             traits: vec![first],
-            fear,
             mood: "calm",
             place: here,
             kin: None,

@@ -251,7 +251,7 @@ impl Story {
             Some(_) => *self.rng.pick(&facts),
             None => "none",
         };
-        if self.rng.chance(45) {
+        if !self.felt && self.rng.chance(45) {
             let mood = *self.rng.pick(&["happy", "happy", "happy", "proud"]);
             self.feel(a, mood);
         }

@@ -69,6 +69,8 @@ pub struct Story {
     untagged: usize,
     /// The words after which nothing new should begin.
     length: usize,
+    /// Whether the last that was told is a feeling.
+    felt: bool,
     /// Whether the opening is over.
     begun: bool,
     /// The friend with whom it ends.
@@ -84,6 +86,8 @@ pub struct Told {
     pub plot: &'static str,
     /// Who is in it.
     pub cast: Vec<world::Character>,
+    /// The things in it; the first is the one that it is about, if it is about one.
+    pub things: Vec<world::Thing>,
 }
 
 /// Story `number` of a seed.
@@ -91,7 +95,7 @@ pub fn tell(seed: u64, number: u64) -> Told {
     let mut story = Story::new(seed, number);
     let plot = plots::pick(&mut story.rng);
     (plot.act)(&mut story);
-    Told { text: story.page.finish(), plot: plot.name, cast: story.world.cast }
+    Told { text: story.page.finish(), plot: plot.name, cast: story.world.cast, things: story.world.things }
 }
 
 /// How many tokens a text has: words and punctuation marks.

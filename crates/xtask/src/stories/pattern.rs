@@ -152,8 +152,6 @@ pub enum Form {
     An,
     /// "a small llama", the name to follow.
     AKind,
-    /// "the small llama".
-    The,
     /// "llama".
     Kind,
     /// How one calls them: "Pip", "Mama", "little one".
@@ -176,12 +174,6 @@ pub enum Form {
     I,
     /// "me" or "us".
     Me,
-    /// "my" or "our".
-    My,
-    /// "am" or "are".
-    Am,
-    /// What they fear.
-    Fear,
     /// "a red ball".
     A,
     /// "ball".
@@ -219,7 +211,6 @@ impl Form {
             "self" => Self::Oneself,
             "an" => Self::An,
             "akind" => Self::AKind,
-            "the" => Self::The,
             "kind" => Self::Kind,
             "voc" => Self::Vocative,
             "was" => Self::Was,
@@ -231,9 +222,6 @@ impl Form {
             "went" => Self::Went,
             "I" => Self::I,
             "me" => Self::Me,
-            "my" => Self::My,
-            "am" => Self::Am,
-            "fear" => Self::Fear,
             "a" => Self::A,
             "n" => Self::Noun,
             "full" => Self::Full,

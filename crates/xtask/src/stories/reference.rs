@@ -9,7 +9,7 @@ impl Story {
     pub fn refer(&mut self, who: Who, form: Form) -> String {
         let character = self.world.who(who);
         let (kind, male) = (character.kind, character.male);
-        let (name, looks) = (character.name, character.looks);
+        let name = character.name;
         // A pronoun that a pattern asks for mentions someone too: another's may then be unclear.
         if matches!(form, Form::He | Form::Him | Form::His | Form::Oneself) && !self.quoted {
             self.page.now |= bit(who);
@@ -27,7 +27,6 @@ impl Story {
             Form::Coat => kind.body.coat.into(),
             Form::Hold => kind.body.hold.into(),
             Form::Went => (*self.rng.pick(kind.body.went)).into(),
-            Form::Fear => character.fear.into(),
             Form::Kind => kind.noun.into(),
             Form::Vocative => self.vocative(who),
             _ if self.quoted => self.in_quotation(who, form),
@@ -38,10 +37,6 @@ impl Story {
                 name
             }
             Form::AKind => self.introduce(who, false),
-            Form::The => {
-                self.mention(who, false);
-                format!("the {looks} {}", kind.noun)
-            }
             Form::Name => {
                 self.mention(who, true);
                 name.to_owned()
@@ -192,10 +187,7 @@ impl Story {
             }
             Some(kin) if kin.title.is_some() && to == Some(kin.of) => format!("your {}", kin.relation),
             Some(kin) if kin.title.is_some() => format!("{}'s {}", self.world.who(kin.of).name, kin.relation),
-            _ if form == Form::The || form == Form::An || form == Form::AKind => {
-                let article = if form == Form::The { "the" } else { "a" };
-                format!("{article} {} {}", character.looks, character.kind.noun)
-            }
+            _ if matches!(form, Form::An | Form::AKind) => format!("a {} {}", character.looks, character.kind.noun),
             _ => character.name.to_owned(),
         };
         if form == Form::Possessive { format!("{text}'s") } else { text }
@@ -209,8 +201,6 @@ impl Story {
         match form {
             Form::I => return of("I", "we"),
             Form::Me => return of("me", "us"),
-            Form::My => return of("my", "our"),
-            Form::Am => return of("am", "are"),
             Form::Was => return of("was", "were"),
             _ if solo => return self.refer(party[0], form),
             Form::He => return "they".into(),
@@ -283,14 +273,14 @@ impl Story {
         let known = self.page.things & (1 << it.0) != 0;
         let of_fate = |words: &[&'static str]| words[thing.fate % words.len()].to_owned();
         match form {
-            Form::Noun | Form::Full | Form::A | Form::The | Form::Plain if !self.quoted => self.page.things |= 1 << it.0,
+            Form::A => self.page.things |= 1 << it.0,
+            Form::Noun | Form::Full | Form::Plain if !self.quoted => self.page.things |= 1 << it.0,
             _ => {}
         }
         match form {
             Form::Noun => noun.into(),
             Form::Full => full,
             Form::A => format!("a {full}"),
-            Form::The => format!("the {full}"),
             Form::Broke => of_fate(stuff.broke),
             Form::Damage => of_fate(stuff.damage),
             Form::Mended => of_fate(stuff.mended),

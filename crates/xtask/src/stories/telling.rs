@@ -129,6 +129,7 @@ impl Story {
     /// Tells a pattern of a section that speaks only of these roles, of the hero, a, and of who goes along, b.
     pub fn tell(&mut self, key: &str, roles: &[Role]) {
         self.cast_roles(roles);
+        self.felt = key.starts_with("feel.");
         if self.page.sentences >= self.voice.paragraph && self.rng.chance(60) {
             self.page.paragraph();
         }

@@ -46,8 +46,6 @@ pub struct Character {
     pub young: bool,
     /// What they are like.
     pub traits: Vec<&'static str>,
-    /// What they fear: "the dark".
-    pub fear: &'static str,
     /// How they feel.
     pub mood: &'static str,
     /// Where they are.

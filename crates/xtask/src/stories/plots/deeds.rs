@@ -332,7 +332,8 @@ pub(super) fn warned(s: &mut Story) {
     s.open();
     let relation = *s.rng.pick(&["mother", "grandmother", "father", "grandfather"]);
     let b = s.kin(a, relation);
-    let p = s.a_place("outdoors");
+    let tag = *s.rng.pick(&["water", "dark", "high"]);
+    let p = s.a_place(tag);
     s.tell("warn.say", roles![b: b, p: p]);
     s.tell("warn.why", roles![p: p]);
     s.one_day();

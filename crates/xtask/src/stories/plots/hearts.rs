@@ -105,7 +105,6 @@ pub(super) fn blamed(s: &mut Story) {
     let b = s.kin(a, relation);
     let x = *s.rng.pick(&[
         "knocked over the big milk jug",
-        "ate the whole berry pie",
         "broke the blue window",
         "left the gate open, and all the hens ran out",
         "let the soup burn",
@@ -185,7 +184,8 @@ pub(super) fn sick(s: &mut Story) {
     s.tell("sick.news", roles![b: b]);
     s.feel(a, "worried");
     let c = s.elder();
-    let p = s.a_place("outdoors");
+    let tag = *s.rng.pick(&["high", "trees", "water", "wide"]);
+    let p = s.a_place(tag);
     let (x, y) = *s.rng.pick(&[
         ("Wild mint", "wild mint"),
         ("Willow bark", "willow bark"),

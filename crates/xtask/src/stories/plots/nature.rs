@@ -9,6 +9,7 @@ pub(super) fn seed(s: &mut Story) {
     s.world.season = "spring";
     s.world.weather = "sun";
     s.open();
+    s.maybe(70, "alone", &[]);
     let c = s.elder();
     let p = s.a_place("plants");
     s.scene();
@@ -46,7 +47,7 @@ pub(super) fn chick(s: &mut Story) {
     }
     s.open();
     s.one_day();
-    s.maybe(60, "alone", &[]);
+    s.maybe(80, "alone", &[]);
     s.tell("chick.find", &[]);
     s.tell("chick.care", &[]);
     s.maybe(70, "chick.care", &[]);
@@ -187,8 +188,8 @@ pub(super) fn voiceless(s: &mut Story) {
     let a = s.hero();
     s.open();
     let b = s.old_friend();
-    s.scene();
-    s.tell("voice.lost", &[]);
+    s.before();
+    s.tell("voice.lost", roles![b: b]);
     s.feel(a, "worried");
     s.tell("voice.miss", roles![p: At(0)]);
     s.tell("voice.help", roles![b: b]);
@@ -204,7 +205,6 @@ pub(super) fn voiceless(s: &mut Story) {
 /// The dark is faced for a friend.
 pub(super) fn dark(s: &mut Story) {
     let a = s.hero();
-    s.world.who_mut(a).fear = "the dark";
     s.make(a, "gentle");
     s.open();
     s.tell("dark.fear", &[]);
@@ -257,6 +257,7 @@ pub(super) fn egg(s: &mut Story) {
     s.open();
     let b = s.old_friend();
     s.one_day();
+    s.maybe(60, "alone", &[]);
     let p = s.a_place("outdoors");
     s.tell("egg.find", roles![p: p]);
     s.feel(a, "curious");

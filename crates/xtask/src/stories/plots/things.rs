@@ -2,11 +2,15 @@
 
 use crate::stories::Story;
 use crate::stories::telling::roles;
-use crate::stories::world::Who;
+use crate::stories::world::{At, Who};
 
 /// The tag of things that suit someone: what is tiny has small things.
 fn suits(s: &mut Story, who: Who) -> &'static str {
-    if s.world.who(who).is("tiny") { *s.rng.pick(&["small", "toy", "small"]) } else { "" }
+    match s.world.who(who).is("tiny") {
+        true if s.rng.chance(65) => "small",
+        true => "toy",
+        false => "",
+    }
 }
 
 /// A thing is lost and sought, alone or with a friend; it lies hidden, or someone has it.
@@ -112,9 +116,17 @@ pub(super) fn broken(s: &mut Story) {
             s.tell("mend.idea", roles![t: t]);
             let p = s.a_place("people");
             s.go(p, 60);
+            if s.rng.chance(30) {
+                let c = s.friend();
+                s.tell("meet", roles![b: c, p: p]);
+                s.tell("ask.help", roles![b: c]);
+                s.tell("help.no", roles![b: c]);
+                s.page.paragraph();
+            }
             let b = s.elder_of("human");
             s.tell("meet", roles![b: b, p: p]);
             s.tell("meet.trait", roles![b: b]);
+            s.maybe(40, "greet", roles![b: b, q: At(0)]);
             s.tell("ask.help", roles![b: b]);
             s.tell("help.yes", roles![b: b]);
             s.tell("mend.with", roles![b: b, t: t]);
@@ -176,6 +188,7 @@ pub(super) fn present(s: &mut Story) {
     s.scene();
     s.tell("gift.give", roles![b: b, t: t]);
     s.tell("gift.joy", roles![b: b, t: t]);
+    s.maybe(50, "gift.unlike", roles![b: b]);
     s.world.give(t, b);
     s.note("worked");
     s.note("shared");

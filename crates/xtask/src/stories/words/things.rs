@@ -152,25 +152,3 @@ pub const GOODS: &[Good] = &[
     good("paper lantern", &PAPER, "light", &["red", "yellow", "round", "pretty", "white"]),
     good("fan", &PAPER, "small", PAPERS),
 ];
-
-/// Small finds of nature, which are not broken or mended.
-pub const FINDS: &[&str] = &[
-    "smooth white stone",
-    "long gray feather",
-    "curly shell",
-    "shiny black pebble",
-    "golden leaf",
-    "round acorn",
-    "pine cone",
-    "blue feather",
-    "four-leaf clover",
-    "big brown chestnut",
-    "snail shell",
-    "piece of green glass",
-    "striped pebble",
-    "bunch of wild flowers",
-    "handful of ripe berries",
-    "bird's feather",
-    "piece of driftwood",
-    "shiny beetle",
-];
