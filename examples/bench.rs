@@ -104,9 +104,9 @@ fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
 fn print(arguments: &Arguments, engine: &Engine, load_seconds: f64, rows: &[(String, (f64, f64))]) {
     let mut bytes = 0;
     engine.llama.visit("", &mut |_, tensor| bytes += tensor.dtype().bytes_for(tensor.elements()).unwrap_or(0));
-    let model = std::path::Path::new(&arguments.model.model)
+    let model = std::path::Path::new(arguments.model.name())
         .file_name()
-        .map_or(arguments.model.model.clone(), |name| name.to_string_lossy().into());
+        .map_or(arguments.model.name().to_owned(), |name| name.to_string_lossy().into());
     let (size, parameters) = (bytes as f64 / (1 << 20) as f64, engine.llama.parameters() as f64 / 1e6);
     let backend = engine.llama.model.norm.weight.device().name().to_owned();
     let threads =

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use puna::autograd::optim::{AdamW, AdamWOptions, Schedule};
 use puna::llama::convert::{SaveOptions, Vocabulary};
-use puna::llama::{AdapterConfig, Checkpoint, Llama, LoadOptions};
+use puna::llama::{AdapterConfig, Llama, LoadOptions};
 use puna::prelude::*;
 use puna::train::data::{Overlong, Packing, Tokenize};
 use puna::train::{TrainOptions, Trainer};
@@ -22,9 +22,9 @@ use puna::train::{TrainOptions, Trainer};
 /// Fine-tunes a Llama on JSON lines: conversations, instructions or text.
 #[derive(Parser)]
 struct Arguments {
-    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache.
+    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache; by default the small story teller that puna carries.
     #[arg(long)]
-    model: String,
+    model: Option<String>,
     /// JSON lines.
     #[arg(long)]
     data: PathBuf,
@@ -86,7 +86,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(arguments: Arguments) -> shared::Result<()> {
     let device = arguments.device.device()?;
-    let checkpoint = Checkpoint::open(puna::llama::hub::fetch(&arguments.model, &mut |_| {})?)?;
+    let checkpoint = shared::open(arguments.model.as_deref())?;
     let tokenizer = checkpoint.read_tokenizer()?;
     let template = checkpoint.read_chat_template(&tokenizer)?;
     let overlong = if arguments.truncate { Overlong::Truncate } else { Overlong::Refuse };
@@ -110,7 +110,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
         dropout: arguments.dropout,
         dora: arguments.dora,
         rslora: arguments.rslora,
-        base_model: Some(arguments.model.clone()),
+        base_model: arguments.model.clone(),
         ..AdapterConfig::default()
     };
     if !arguments.full {

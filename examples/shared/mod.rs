@@ -15,9 +15,9 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Which model, and how it is loaded.
 #[derive(clap::Args)]
 pub struct ModelArguments {
-    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache.
+    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache; by default the small story teller that puna carries.
     #[arg(long)]
-    pub model: String,
+    pub model: Option<String>,
     /// A tokenizer file, in place of the model's own.
     #[arg(long)]
     pub tokenizer: Option<PathBuf>,
@@ -70,16 +70,14 @@ impl ModelArguments {
         self.with_loader(|loader, device| Ok(more(loader).engine(&checkpoint, device)?))
     }
 
+    /// What the model is called.
+    pub fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or("puna-stories")
+    }
+
     /// Finds the model, and downloads it where this build can and the Hub's cache lacks it.
     fn checkpoint(&self) -> Result<Checkpoint> {
-        let bar = ProgressBar::new(0).with_style(download_style());
-        let path = puna::llama::hub::fetch(&self.model, &mut |progress| {
-            bar.set_message(format!("{} ({} of {})", progress.file, progress.index + 1, progress.count));
-            bar.set_length(progress.total.unwrap_or(progress.done));
-            bar.set_position(progress.done);
-        });
-        bar.finish_and_clear();
-        Ok(Checkpoint::open(path?)?)
+        open(self.model.as_deref())
     }
 
     fn with_loader<T>(&self, load: impl FnOnce(Loader<'_>, &Device) -> Result<T>) -> Result<T> {
@@ -106,6 +104,21 @@ impl ModelArguments {
         bar.finish_and_clear();
         loaded
     }
+}
+
+/// The checkpoint of this name, downloaded where this build can and the Hub's cache lacks it; without a name, the one that puna carries.
+pub fn open(model: Option<&str>) -> Result<Checkpoint> {
+    let Some(model) = model else {
+        return Ok(Checkpoint::from_gguf("puna-stories", puna_stories::MODEL.to_vec())?);
+    };
+    let bar = ProgressBar::new(0).with_style(download_style());
+    let path = puna::llama::hub::fetch(model, &mut |progress| {
+        bar.set_message(format!("{} ({} of {})", progress.file, progress.index + 1, progress.count));
+        bar.set_length(progress.total.unwrap_or(progress.done));
+        bar.set_position(progress.done);
+    });
+    bar.finish_and_clear();
+    Ok(Checkpoint::open(path?)?)
 }
 
 /// A progress bar on standard error; nothing where that is no terminal.

@@ -124,6 +124,20 @@ impl Story {
         self.maybe(75, "arrive", roles![a: a, p: p]);
     }
 
+    /// The party goes a long way, on which one thing stands in the way and, where there is room, another.
+    pub fn trek(&mut self, p: At) {
+        let a = self.hero();
+        self.tell("setoff", roles![a: a, p: p]);
+        self.maybe(50, "travel", roles![a: a, p: p]);
+        self.obstacle();
+        if self.room() {
+            self.maybe(60, "travel", roles![a: a, p: p]);
+            self.obstacle();
+        }
+        self.world.move_party(p);
+        self.maybe(75, "arrive", roles![a: a, p: p]);
+    }
+
     /// Something stands in the way; the party gets past it by its own wit, by what a companion can do, or by help.
     pub fn obstacle(&mut self) {
         let a = self.hero();
@@ -252,7 +266,8 @@ impl Story {
             None => "none",
         };
         if !self.felt && self.rng.chance(45) {
-            let mood = *self.rng.pick(&["happy", "happy", "happy", "proud"]);
+            let deserved = facts.iter().any(|fact| ["brave", "worked", "kind", "clever"].contains(fact));
+            let mood = if deserved && self.rng.chance(25) { "proud" } else { "happy" };
             self.feel(a, mood);
         }
         if self.page.words() + 40 < self.length {

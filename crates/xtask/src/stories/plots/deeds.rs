@@ -139,11 +139,13 @@ pub(super) fn strayed(s: &mut Story) {
     s.tell("strayed.know", roles![c: c]);
     s.join(c);
     s.scene();
-    s.go(p, 80);
+    s.tell("setoff", roles![p: p]);
+    s.obstacle();
     s.tell("strayed.way", roles![c: c]);
     if s.room() {
         s.obstacle();
     }
+    s.world.move_party(p);
     s.part();
     s.pass(50);
     s.scene();

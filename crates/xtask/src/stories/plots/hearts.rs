@@ -197,10 +197,7 @@ pub(super) fn sick(s: &mut Story) {
     ]);
     s.tell("sick.need", roles![b: b, c: c, x: x, y: y, p: p]);
     s.scene();
-    s.go(p, 90);
-    if s.room() {
-        s.obstacle();
-    }
+    s.trek(p);
     s.tell("sick.found", roles![p: p, y: y]);
     s.maybe(60, "home", &[]);
     s.pass(40);

@@ -239,10 +239,7 @@ pub(super) fn treasure(s: &mut Story) {
     s.tell("map.plan", roles![b: b]);
     s.join(b);
     let p = s.a_place("outdoors");
-    s.go(p, 90);
-    if s.room() {
-        s.obstacle();
-    }
+    s.trek(p);
     s.pass(40);
     s.scene();
     s.tell("map.dig", &[]);
