@@ -16,7 +16,8 @@ fn the_embedded_model_continues_a_story() {
     // Words and sentences, not noise: most of what it writes are words that its own corpus' stories are made of.
     let words: Vec<&str> = greedy.split_whitespace().collect();
     let common = ["the", "a", "and", "was", "to", "she", "he", "her", "his", "in", "with", "of", "had"];
-    let known = words.iter().filter(|word| common.contains(&word.trim_matches(|c: char| !c.is_alphabetic()).to_lowercase().as_str()));
+    let known =
+        words.iter().filter(|word| common.contains(&word.trim_matches(|c: char| !c.is_alphabetic()).to_lowercase().as_str()));
     assert!(words.len() > 20 && known.count() * 5 > words.len(), "{greedy}");
     let drawn = SamplingParameters { temperature: 0.6, ..SamplingParameters::default() };
     let options = Options { max_tokens: Some(60), sampling: drawn, seed: 7, ..Options::default() };
