@@ -119,7 +119,7 @@ pub fn json_file(path: &Path, value: &Value) -> Result<()> {
 
 /// Writes tensors as one file.
 ///
-/// Errors: as [`safetensors`].
+/// Errors: as [`safetensors`](fn@safetensors).
 pub fn safetensors_file(path: &Path, tensors: &[TensorPlan], produce: &mut Produce<'_>) -> Result<()> {
     let mut header = Map::new();
     // transformers refuses files that do not say so.

@@ -3,7 +3,7 @@
 //! A story is simulated and then told. The [`world`] holds characters with traits, moods and friends, things that are held, lost,
 //! broken and hidden, places, a time of day and a weather. A plot of [`plots`] sets up a wish or a trouble and lets [`events`] work
 //! on the world until it is settled; each event is told by one of many patterns ([`pattern`], the texts in `tellings/`) whose
-//! conditions are true of the world. How someone is mentioned ([`reference`]), how speech is set ([`dialogue`]) and what a narrator
+//! conditions are true of the world. How someone is mentioned ([`reference`](mod@reference)), how speech is set ([`dialogue`]) and what a narrator
 //! likes ([`voice`]) is decided while telling, so that pronouns are clear and what was lost is what is found.
 //!
 //! Story `n` of a seed depends on these two numbers only: the same bytes on every machine.
