@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use puna_autograd::optim::{AdamW, AdamWOptions, Optimizer, Schedule};
-use puna_llama::{AdapterConfig, Config, InitialWeights, Llama, LoadOptions, Module};
+use puna_llama::convert::SaveOptions;
+use puna_llama::{AdapterConfig, Checkpoint, Config, InitialWeights, Llama, LoadOptions, Module};
 use puna_tensor::{DType, Device, Tensor};
 use puna_train::data::{Dataset, Example, Overlong, Packed, Packing};
-use puna_train::{Event, Kind, Record, Report, TrainOptions, Trainer};
+use puna_train::trainer::{Loss, Pass};
+use puna_train::{Event, Kind, Objective, Record, Report, TrainOptions, Trainer};
 
 fn device(threads: usize) -> Device {
     puna_cpu::device(puna_cpu::Options { threads: NonZeroUsize::new(threads) }).unwrap()
@@ -294,4 +296,162 @@ fn options_and_models_that_cannot_be_trained_are_refused() {
     let mut trainer = Trainer::new(&mut llama, adamw(), TrainOptions { rows: 1, ..options(1) }, |_, _| true).unwrap();
     let error = trainer.train(&long, None, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("80") && error.contains("64"), "{error}");
+}
+
+/// An objective of a single row, whose loss is what it says.
+struct Made<F>(F);
+
+impl<F: Fn(&Pass<'_>) -> puna_tensor::Result<Tensor>> Objective for Made<F> {
+    fn rows(&self) -> u64 {
+        1
+    }
+
+    fn check(&self, _: &Llama, _: usize) -> puna_train::Result<()> {
+        Ok(())
+    }
+
+    fn loss(&self, pass: &Pass<'_>, _: &[u64]) -> puna_train::Result<Loss> {
+        Ok(Loss { sum: (self.0)(pass)?, count: 1, tokens: 1, rewards: None })
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_named_and_changes_nothing() {
+    let mut llama = llama(DType::F32, 1);
+    let before = bytes(&llama);
+    // The loss is 0, the derivative of the root there infinite.
+    let root = Made(|pass: &Pass<'_>| {
+        pass.llama.model.norm.weight.sub(&pass.llama.model.norm.weight.detach())?.square()?.sum_all()?.sqrt()
+    });
+    let mut trainer = Trainer::new(&mut llama, adamw(), options(1), |path, _| path == "model.norm.weight").unwrap();
+    let error = trainer.train(&root, None, &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::NonFinite);
+    let text = error.to_string();
+    assert!(text.starts_with("step 1: ") && text.contains("the gradient of model.norm.weight [32] is not finite"), "{text}");
+    assert_eq!(bytes(&llama), before);
+}
+
+#[test]
+fn parameters_that_the_loss_does_not_reach_are_named() {
+    let mut llama = llama(DType::F32, 1);
+    let norm = Made(|pass: &Pass<'_>| pass.llama.model.norm.weight.square()?.sum_all());
+    let which = |path: &str, _: &Tensor| path.ends_with("norm.weight");
+    let mut trainer = Trainer::new(&mut llama, adamw(), options(1), which).unwrap();
+    let text = trainer.train(&norm, None, &mut |_| {}).unwrap_err().to_string();
+    assert!(
+        text.contains("model.layers.0.input_layernorm.weight") && text.contains("model.layers.1.post_attention_layernorm.weight"),
+        "{text}"
+    );
+    assert!(!text.contains("to model.norm.weight") && !text.contains(", model.norm.weight"), "{text}");
+}
+
+#[test]
+fn numbers_that_break_in_a_layer_name_it() {
+    let mut llama = llama(DType::F32, 2);
+    let mut trainer = Trainer::new(&mut llama, adamw(), options(1), |_, _| true).unwrap();
+    let up = trainer.parameters().iter().find(|(name, _)| name == "model.layers.1.mlp.up_proj.weight").unwrap().1.clone();
+    puna_tensor::no_grad(|| up.assign(&Tensor::full(3e38, *up.shape(), DType::F32, up.device())?)).unwrap();
+    let text = trainer.train(&data(8), None, &mut |_| {}).unwrap_err().to_string();
+    assert!(text.contains("the first that is not finite is what model.layers.1 gives"), "{text}");
+}
+
+#[test]
+fn weights_that_are_not_finite_never_become_the_newest_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = TrainOptions { folder: Some(folder.path().into()), save_every: 1, ..options(2) };
+    run(&mut llama(DType::F32, 2), &data(8), saved.clone());
+    // The third step throws the weights out of range; nothing has been computed with them when it is to be saved.
+    let mut broken = llama(DType::F32, 2);
+    let far = TrainOptions { steps: 3, lr: 1e300, schedule: Schedule::Constant { warmup: 0 }, ..saved.clone() };
+    let mut trainer = Trainer::new(&mut broken, adamw(), far, |_, _| true).unwrap();
+    trainer.resume().unwrap().unwrap();
+    let error = trainer.train(&data(8), None, &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::NonFinite);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("step 3: the weight model.") && text.contains("step-00000002 is the last good checkpoint"),
+        "{text}"
+    );
+    let (_, report, _) = run(&mut llama(DType::F32, 2), &data(8), TrainOptions { steps: 4, ..saved });
+    assert_eq!(report.steps, 4);
+}
+
+#[test]
+fn a_folder_with_later_checkpoints_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = TrainOptions { folder: Some(folder.path().into()), ..options(3) };
+    run(&mut llama(DType::F32, 1), &data(8), saved.clone());
+    let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let mut fresh = llama(DType::F32, 1);
+    let mut trainer = Trainer::new(&mut fresh, adamw(), saved, |_, _| true).unwrap();
+    let error = trainer.train(&data(8), None, &mut |_| {}).unwrap_err();
+    assert!(
+        error.kind() == Kind::Checkpoint && error.to_string().contains("checkpoint of step 3, and this run is at step 0"),
+        "{error}"
+    );
+    assert!(folder.path().join("step-00000003").is_dir());
+    assert_eq!(std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap(), metrics);
+}
+
+#[test]
+fn what_a_run_that_was_killed_left_behind_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join(".partial-x1");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("parameters.safetensors"), [0; 100]).unwrap();
+    run(&mut llama(DType::F32, 1), &data(8), TrainOptions { folder: Some(folder.path().into()), ..options(1) });
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["metrics.jsonl", "step-00000001"]);
+}
+
+#[test]
+fn a_trainer_that_was_stopped_goes_on_where_it_was() {
+    let whole = run(&mut llama(DType::F32, 1), &data(24), options(6)).2;
+    let mut halves = llama(DType::F32, 1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = TrainOptions { stop: Some(stop.clone()), ..options(6) };
+    let mut trainer = Trainer::new(&mut halves, adamw(), told, |_, _| true).unwrap();
+    let report = trainer
+        .train(&data(24), None, &mut |event| {
+            if matches!(event, Event::Step(record) if record.step == 2) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
+    assert!(report.stopped && report.steps == 2);
+    stop.store(false, Ordering::Relaxed);
+    assert_eq!(trainer.train(&data(24), None, &mut |_| {}).unwrap().steps, 6);
+    assert_eq!(bytes(&halves), whole);
+}
+
+#[test]
+fn a_checkpoint_holds_what_is_exported_and_a_failed_export_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = TrainOptions { folder: Some(folder.path().into()), ..options(2) };
+    let mut trained = llama(DType::F32, 1);
+    let export = |llama: &Llama, folder: &Path| Ok(llama.save(folder, &SaveOptions::default()).map(drop)?);
+    let mut trainer = Trainer::new(&mut trained, adamw(), saved.clone(), |_, _| true).unwrap().export(&export);
+    let checkpoint = trainer.train(&data(8), None, &mut |_| {}).unwrap().checkpoint.unwrap();
+    // A Hugging Face folder, the files of training beside it: both are read.
+    let options = LoadOptions { dtype: None, activations: None, pack: false, progress: &mut |_| {} };
+    let loaded = Llama::load(&Checkpoint::open(&checkpoint).unwrap(), &device(1), options).unwrap();
+    assert_eq!(bytes(&loaded), bytes(&trained));
+    let mut again = llama(DType::F32, 1);
+    let full = |_: &Llama, _: &Path| Err(puna_train::Error::new(Kind::Io, "disk", "no space left on device"));
+    let mut trainer = Trainer::new(&mut again, adamw(), TrainOptions { steps: 3, ..saved }, |_, _| true).unwrap().export(&full);
+    trainer.resume().unwrap().unwrap();
+    assert!(trainer.train(&data(8), None, &mut |_| {}).unwrap_err().to_string().contains("no space left"));
+    assert_eq!(puna_train::trainer::latest(folder.path()).unwrap(), Some(checkpoint));
+}
+
+#[test]
+fn a_checkpoint_says_how_it_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&mut llama(DType::F32, 1), &data(8), TrainOptions { folder: Some(folder.path().into()), accumulate: 2, ..options(1) });
+    let text = std::fs::read_to_string(folder.path().join("step-00000001/trainer.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&state["step"], &state["seed"], &state["options"]["accumulate"]), (&1.into(), &0.into(), &2.into()));
+    assert_eq!(state["options"]["schedule"], "Cosine { warmup: 10, steps: 1, floor: 0.1 }");
 }

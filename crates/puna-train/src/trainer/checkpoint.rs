@@ -1,7 +1,8 @@
 //! Checkpoints: a folder a step, that appears whole or not at all.
 //!
 //! `step-00000100/` holds `parameters.safetensors` (what is trained, by path, to the bit), `optimizer.safetensors`, and `trainer.json`. It is
-//! written beside its place, synced, and renamed; older ones go after that.
+//! written beside its place, synced, and renamed; older ones go after that. Whoever trains may have more put there: the model in
+//! Hugging Face's layout, the adapter in PEFT's.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use puna_llama::weights::write::{TensorPlan, json_file, safetensors_file};
 use puna_llama::weights::{TensorInfo, safetensors};
 use puna_tensor::{DType, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::data::Position;
 use crate::error::{Error, Kind, Result};
@@ -20,11 +22,13 @@ const PARAMETERS: &str = "parameters.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer.json";
 const PREFIX: &str = "step-";
+/// What is being written, or about to be removed, is named so.
+const PARTIAL: &str = ".partial-";
 /// A `trainer.json` has some hundred bytes.
 const MOST_STATE_BYTES: u64 = 1 << 16;
 
 /// What a checkpoint holds beside tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Steps taken.
     pub step: u64,
@@ -32,6 +36,9 @@ pub struct State {
     pub position: Position,
     /// The seed of dropout.
     pub seed: u64,
+    /// How it was trained, for who asks later; going on reads nothing of it.
+    #[serde(default)]
+    pub options: Value,
 }
 
 /// The newest whole checkpoint of a run's folder.
@@ -43,18 +50,40 @@ pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
 
 /// All of them, the oldest first.
 fn all(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))? {
-        let path = entry.map_err(|e| Error::io(folder, "list", e))?.path();
+    for path in entries(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number = name.strip_prefix(PREFIX).and_then(|digits| digits.parse::<u64>().ok());
         found.extend(number.filter(|_| path.is_dir()).map(|number| (number, path)));
     }
     found.sort();
     Ok(found)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).map_err(|e| Error::io(folder, "list", e))?;
+    entries.map(|entry| Ok(entry.map_err(|e| Error::io(folder, "list", e))?.path())).collect()
+}
+
+/// Makes a run's folder ready for one that has taken `step` steps: what a run that was killed was writing goes.
+///
+/// Errors: checkpoints of later steps. They are another run's, and would be taken for the newest.
+pub(super) fn begin(folder: &Path, step: u64) -> Result<()> {
+    if let Some((last, path)) = all(folder)?.pop().filter(|(last, _)| *last > step) {
+        let message = format!(
+            "there is a checkpoint of step {last}, and this run is at step {step}; resume() goes on from there, another folder begins anew"
+        );
+        return Err(Error::new(Kind::Checkpoint, path.display().to_string(), message));
+    }
+    for path in entries(folder)? {
+        if path.is_dir() && path.file_name().unwrap_or_default().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all but the newest `keep`.
@@ -66,36 +95,45 @@ pub(super) fn prune(folder: &Path, keep: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes a checkpoint and gives its path. `bytes` reads a tensor.
+/// Writes a checkpoint and gives its path. `bytes` reads a tensor; `export` writes more into its folder.
 pub(super) fn save(
     folder: &Path,
     state: &State,
     parameters: &[(String, Tensor)],
     optimizer: &dyn Optimizer,
     bytes: &mut dyn FnMut(&Tensor) -> Result<Vec<u8>>,
+    export: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, "create", e))?;
     // Goes with whatever is in it where something fails.
-    let partial =
-        tempfile::Builder::new().prefix(".partial-").tempdir_in(folder).map_err(|e| Error::io(folder, "write into", e))?;
+    let beside = || tempfile::Builder::new().prefix(PARTIAL).tempdir_in(folder).map_err(|e| Error::io(folder, "write into", e));
+    let partial = beside()?;
     write_tensors(&partial.path().join(PARAMETERS), parameters, bytes)?;
     write_tensors(&partial.path().join(OPTIMIZER), &optimizer.state(), bytes)?;
     json_file(&partial.path().join(STATE), &serde_json::to_value(state).expect("numbers under names"))?;
-    sync(partial.path())?;
-    let path = folder.join(format!("{PREFIX}{:08}", state.step));
-    if path.exists() {
-        fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "replace", e))?;
-    }
-    let partial = partial.keep();
+    export(partial.path())?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)).map_err(|e| Error::io(&partial, "open", e))?;
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(partial.path(), open).map_err(|e| Error::io(partial.path(), "open", e))?;
     }
-    if let Err(error) = fs::rename(&partial, &path) {
-        let _ = fs::remove_dir_all(&partial);
+    sync(partial.path())?;
+    let path = folder.join(format!("{PREFIX}{:08}", state.step));
+    // One of the same step steps aside, and comes back where the new one cannot take its place.
+    let aside = if path.exists() { Some(beside()?) } else { None };
+    let former = aside.as_ref().map(|aside| aside.path().join("former"));
+    if let Some(former) = &former {
+        fs::rename(&path, former).map_err(|e| Error::io(&path, "replace", e))?;
+    }
+    if let Err(error) = fs::rename(partial.path(), &path) {
+        if let Some(former) = &former {
+            fs::rename(former, &path).map_err(|e| Error::io(&path, "bring back", e))?;
+        }
         return Err(Error::io(&path, "write", error));
     }
+    // It is in its place: there is nothing left to be removed.
+    let _ = partial.keep();
     sync(folder)?;
     Ok(path)
 }
@@ -187,11 +225,11 @@ mod tests {
     }
 
     fn state(step: u64) -> State {
-        State { step, position: Position { seed: 1, rows: 9, epoch: 2, index: 3 }, seed: 4 }
+        State { step, position: Position { seed: 1, rows: 9, epoch: 2, index: 3 }, seed: 4, options: Value::Null }
     }
 
     fn write(folder: &Path, step: u64, bytes: &mut dyn FnMut(&Tensor) -> Result<Vec<u8>>) -> Result<PathBuf> {
-        save(folder, &state(step), &parameters(), &AdamW::new(AdamWOptions::default()), bytes)
+        save(folder, &state(step), &parameters(), &AdamW::new(AdamWOptions::default()), bytes, &|_| Ok(()))
     }
 
     fn whole(tensor: &Tensor) -> Result<Vec<u8>> {

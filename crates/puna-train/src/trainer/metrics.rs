@@ -4,9 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use puna_llama::weights::write::atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Rewards;
 use crate::error::{Error, Result};
 
 /// What a step did.
@@ -26,6 +28,9 @@ pub struct Record {
     pub tokens_per_second: f64,
     /// Since the run began.
     pub seconds: f64,
+    /// Of preferences, what they came to before the step; nothing of other data.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<Rewards>,
 }
 
 pub(super) struct Metrics {
@@ -50,9 +55,9 @@ impl Metrics {
                     kept.push('\n');
                 }
             }
-            let mut whole = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(folder, "write into", e))?;
-            whole.write_all(kept.as_bytes()).map_err(|e| Error::io(&path, "write", e))?;
-            whole.persist(&path).map_err(|e| Error::io(&path, "write", e.error))?;
+            let failed =
+                |e| puna_llama::Error::new(puna_llama::Kind::Io, path.display().to_string(), format!("cannot write it: {e}"));
+            atomically(&path, |to| to.write_all(kept.as_bytes()).map_err(failed))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, "open", e))?;
         Ok(Self { path, file })

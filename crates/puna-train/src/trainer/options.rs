@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use puna_autograd::optim::Schedule;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
 
@@ -74,5 +75,12 @@ impl TrainOptions {
             }
         }
         Ok(())
+    }
+
+    /// What a checkpoint keeps of them, for whoever asks later how it came about.
+    pub(super) fn to_json(&self) -> Value {
+        let Self { steps, rows, accumulate, lr, schedule, clip, recompute, .. } = self;
+        let schedule = format!("{schedule:?}");
+        json!({"steps": steps, "rows": rows, "accumulate": accumulate, "lr": lr, "schedule": schedule, "clip": clip, "recompute": recompute})
     }
 }
