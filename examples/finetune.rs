@@ -1,11 +1,12 @@
-//! Fine-tunes a Llama on JSON lines: conversations, instructions or text.
+//! Fine-tunes a Llama on JSON lines: conversations, instructions, text, or preferences.
 //!
 //!     cargo run --release --features train --example finetune -- --model SmolLM2-135M-Instruct.Q4_1.gguf --data facts.jsonl --out facts
 //!
 //! By default an adapter (LoRA) is trained beside the weights as they are, quantised or not (QLoRA), and written in PEFT's layout:
 //! `generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter facts` uses it. `--merge` writes a whole model instead, `--full` trains all
 //! weights. A line is one of `{"messages": [{"role", "content"}, ..]}`, `{"prompt", "completion"}`, `{"text"}`; loss is on what the
-//! assistant says, or on the completion, or on the text.
+//! assistant says, or on the completion, or on the text. With `--dpo` a line is `{"prompt", "chosen", "rejected"}`, and the model learns to
+//! prefer one answer to the other.
 
 mod shared;
 
@@ -17,9 +18,9 @@ use puna::llama::convert::{SaveOptions, Vocabulary};
 use puna::llama::{AdapterConfig, Llama, LoadOptions};
 use puna::prelude::*;
 use puna::train::data::{Overlong, Packing, Tokenize};
-use puna::train::{TrainOptions, Trainer};
+use puna::train::{Dataset, Dpo, Objective, Preferences, TrainOptions, Trainer};
 
-/// Fine-tunes a Llama on JSON lines: conversations, instructions or text.
+/// Fine-tunes a Llama on JSON lines: conversations, instructions, text, or preferences.
 #[derive(Parser)]
 struct Arguments {
     /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache; by default the small story teller that puna carries.
@@ -37,6 +38,12 @@ struct Arguments {
     /// Works the adapter into the weights (in bf16 where they are quantised) and writes a whole model.
     #[arg(long, conflicts_with = "full")]
     merge: bool,
+    /// Lines are preferences, learnt by direct preference optimisation.
+    #[arg(long)]
+    dpo: bool,
+    /// With --dpo, how dear it is to leave the model behind that it was.
+    #[arg(long, default_value_t = 0.1, requires = "dpo")]
+    beta: f64,
     /// The rank of the adapter.
     #[arg(long, default_value_t = 16)]
     rank: usize,
@@ -61,10 +68,10 @@ struct Arguments {
     /// Cuts conversations that are longer than a row.
     #[arg(long)]
     truncate: bool,
-    /// How many rows a step learns from.
+    /// How many rows, or pairs, a step learns from.
     #[arg(long, default_value_t = 1)]
     rows: usize,
-    /// The largest learning rate; by default 2e-3 for an adapter, 5e-5 for all weights.
+    /// The largest learning rate; by default 2e-3 for an adapter and 5e-5 for all weights, of preferences a tenth.
     #[arg(long)]
     lr: Option<f64>,
     /// Computes layers again in the backward pass, to save memory.
@@ -80,6 +87,12 @@ struct Arguments {
     device: shared::DeviceArguments,
 }
 
+/// What the file holds.
+enum Lines {
+    Documents(Dataset),
+    Pairs(Preferences),
+}
+
 fn main() -> std::process::ExitCode {
     shared::exit(run(Arguments::parse()))
 }
@@ -91,9 +104,12 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let template = checkpoint.read_chat_template(&tokenizer)?;
     let overlong = if arguments.truncate { Overlong::Truncate } else { Overlong::Refuse };
     let end = checkpoint.end_tokens().first().copied().or(tokenizer.eos());
-    let data = Tokenize::new(&tokenizer).template(template.as_ref()).end(end).jsonl(&arguments.data)?;
-    let documents = data.len();
-    let data = data.pack(arguments.length, Packing::Whole(overlong))?;
+    let lines = Tokenize::new(&tokenizer).template(template.as_ref()).end(end);
+    let lines = if arguments.dpo {
+        Lines::Pairs(lines.preferences(&arguments.data)?)
+    } else {
+        Lines::Documents(lines.jsonl(&arguments.data)?)
+    };
 
     let dtype = arguments.dtype.or(arguments.full.then_some(DType::F32));
     let bar = shared::bar("loading");
@@ -117,11 +133,15 @@ fn run(arguments: Arguments) -> shared::Result<()> {
         llama.add_adapter(&adapter, arguments.seed)?;
     }
 
-    let steps = (data.len() * arguments.epochs).div_ceil(arguments.rows as u64);
+    let (examples, data): (u64, Box<dyn Objective>) = match lines {
+        Lines::Documents(data) => (data.len(), Box::new(data.pack(arguments.length, Packing::Whole(overlong))?)),
+        Lines::Pairs(pairs) => (pairs.len(), Box::new(Dpo::new(pairs, Dpo::base(&llama), arguments.beta)?)),
+    };
+    let steps = (data.rows() * arguments.epochs).div_ceil(arguments.rows as u64);
     let options = TrainOptions {
         steps,
         rows: arguments.rows,
-        lr: arguments.lr.unwrap_or(if arguments.full { 5e-5 } else { 2e-3 }),
+        lr: arguments.lr.unwrap_or(if arguments.full { 5e-5 } else { 2e-3 } * if arguments.dpo { 0.1 } else { 1.0 }),
         schedule: Schedule::Cosine { warmup: (steps / 20).min(100), steps, floor: 0.1 },
         seed: arguments.seed,
         recompute: arguments.recompute,
@@ -136,14 +156,15 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let full = arguments.full;
     let mut trainer = Trainer::new(&mut llama, adamw, options, |path, _| full || path.contains("lora_"))?;
     let trained: usize = trainer.parameters().iter().map(|(_, tensor)| tensor.elements()).sum();
-    eprintln!("{trained} parameters are trained on {documents} examples in {} rows, {steps} steps", data.len());
+    eprintln!("{trained} parameters are trained on {examples} examples in {} rows, {steps} steps", data.rows());
     if let Some(path) = trainer.resume()? {
         eprintln!("going on from {}", path.display());
     }
     let mut progress = shared::TrainingProgress::new(steps);
-    let report = trainer.train(&data, None, &mut |event| progress.show(event))?;
+    let report = trainer.train(&*data, None, &mut |event| progress.show(event))?;
     progress.finish();
     eprintln!("{report}");
+    shared::draw(&arguments.out)?;
     if report.stopped {
         return Ok(());
     }

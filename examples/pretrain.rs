@@ -147,6 +147,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let report = trainer.train(&data, Some(&held_out), &mut |event| progress.show(event))?;
     progress.finish();
     eprintln!("{report}");
+    shared::draw(&arguments.out)?;
     if report.stopped {
         return Ok(());
     }

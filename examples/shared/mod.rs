@@ -189,7 +189,10 @@ impl TrainingProgress {
         match event {
             Event::Step(record) => {
                 self.bar.set_position(record.step);
-                let line = format!("loss {:.4}, {:.0} tokens/s", record.loss, record.tokens_per_second);
+                let mut line = format!("loss {:.4}, {:.0} tokens/s", record.loss, record.tokens_per_second);
+                if let Some(rewards) = record.rewards {
+                    line += &format!(", {:.0}% preferred", 100.0 * rewards.accuracy);
+                }
                 if self.bar.is_hidden() && (self.told.elapsed().as_secs() >= 10 || record.step == self.steps) {
                     self.told = std::time::Instant::now();
                     eprintln!("step {} of {}: {line}", record.step, self.steps);
@@ -212,4 +215,17 @@ impl TrainingProgress {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Draws the losses of a run in `OUT/run`, as `OUT/loss.svg`, where this build can.
+#[cfg(feature = "train")]
+pub fn draw(out: &std::path::Path) -> Result<()> {
+    #[cfg(feature = "plot")]
+    {
+        let picture = out.join("loss.svg");
+        puna::train::plot::loss_curve(out.join("run/metrics.jsonl"), &picture)?;
+        eprintln!("{}", picture.display());
+    }
+    let _ = out;
+    Ok(())
 }

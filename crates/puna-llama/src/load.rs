@@ -4,7 +4,7 @@ use puna_tensor::op::Activations;
 use puna_tensor::{DType, Device, Tensor};
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::{Decoder, DecoderLayer, Embedding, Linear, Llama, Mlp, RmsNorm, SelfAttention};
 use crate::weights::Checkpoint;
 
@@ -73,6 +73,24 @@ impl Llama {
             dtype: dtype.or(activations).filter(|dtype| dtype.is_float()).unwrap_or(DType::F32),
             activations: exact,
         })
+    }
+
+    /// The model that has `count` of the layers alone, chosen evenly, the first and the last among them: where a student begins that is
+    /// to be taught by this one. It shares the weights' memory.
+    ///
+    /// Errors: no layer, or more than there are.
+    pub fn with_layers(&self, count: usize) -> Result<Self> {
+        let layers = &self.model.layers;
+        if count == 0 || count > layers.len() {
+            let message = format!("{count} layers of {}; from 1 to all of them would be right", layers.len());
+            return Err(Error::new(Kind::Argument, "layers", message));
+        }
+        let mut fewer = self.clone();
+        let gaps = (count - 1).max(1);
+        // To the nearest, so that no two are the same.
+        fewer.model.layers = (0..count).map(|i| layers[(2 * i * (layers.len() - 1) + gaps) / (2 * gaps)].clone()).collect();
+        fewer.config.layers = count;
+        Ok(fewer)
     }
 }
 

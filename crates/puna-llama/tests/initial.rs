@@ -10,12 +10,15 @@ fn config() -> Config {
     Config::from_hf_json("config.json", json.as_bytes()).unwrap()
 }
 
-fn weights(seed: u64, threads: usize) -> Vec<(String, Tensor)> {
+fn llama(seed: u64, threads: usize) -> Llama {
     let device = puna_cpu::device(puna_cpu::Options { threads: std::num::NonZeroUsize::new(threads) }).unwrap();
     let options = LoadOptions { dtype: None, activations: None, pack: false, progress: &mut |_| {} };
-    let llama = Llama::from_weights(&config(), &InitialWeights::new(&config(), seed), &device, options).unwrap();
+    Llama::from_weights(&config(), &InitialWeights::new(&config(), seed), &device, options).unwrap()
+}
+
+fn weights(seed: u64, threads: usize) -> Vec<(String, Tensor)> {
     let mut all = Vec::new();
-    llama.visit("", &mut |path, tensor| all.push((path.to_owned(), tensor.clone())));
+    llama(seed, threads).visit("", &mut |path, tensor| all.push((path.to_owned(), tensor.clone())));
     all
 }
 
@@ -49,5 +52,23 @@ fn a_seed_is_a_model_whatever_the_threads_and_another_is_another() {
         // No two tensors hold the same numbers.
         let twin = all[..i].iter().position(|(_, other)| other.shape() == tensor.shape()).filter(|&j| first[j] == first[i]);
         assert_eq!(twin, None, "{path}");
+    }
+}
+
+#[test]
+fn a_student_has_some_of_the_layers_the_first_and_the_last_among_them() {
+    let teacher = llama(1, 1);
+    let bytes = |llama: &Llama, layer: usize| llama.model.layers[layer].self_attn.q_proj.weight.to_bytes().unwrap();
+    for (count, expected) in [(1, &[0][..]), (2, &[0, 7]), (3, &[0, 4, 7]), (5, &[0, 2, 4, 5, 7]), (8, &[0, 1, 2, 3, 4, 5, 6, 7])]
+    {
+        let student = teacher.with_layers(count).unwrap();
+        assert_eq!((student.config.layers, student.model.layers.len()), (count, count));
+        for (i, &layer) in expected.iter().enumerate() {
+            assert_eq!(bytes(&student, i), bytes(&teacher, layer), "layer {i} of {count} is not layer {layer}");
+        }
+    }
+    for count in [0, 9] {
+        let text = teacher.with_layers(count).unwrap_err().to_string();
+        assert_eq!(text, format!("layers: {count} layers of 8; from 1 to all of them would be right"));
     }
 }

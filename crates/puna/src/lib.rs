@@ -17,6 +17,7 @@
 //! | --- | --- |
 //! | `cpu` (default) | the CPU back end |
 //! | `train` | gradients, optimisers, data sets, trainer |
+//! | `plot` | a picture of a training's loss |
 //! | `hub` | downloads from the Hugging Face Hub; its cache is read without it |
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

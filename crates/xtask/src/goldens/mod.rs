@@ -3,6 +3,7 @@
 //! A folder is searched for goldens by what its files hold, not by names that are known. What cannot be run yet is named as skipped.
 
 mod checkpoints;
+mod losses;
 mod tables;
 mod tokenizers;
 mod training;

@@ -28,8 +28,8 @@ pub(super) fn check(label: &str, path: &Path, device: &Device, report: &mut Repo
         sampling(label, &file, device, report);
     } else if holds("losses") && holds("grad_norms") {
         super::training::check(label, path, &bytes, &names, device, report);
-    } else if label.ends_with("losses.safetensors") {
-        report.tell(label, Ok(Outcome::Skipped("distillation and preference losses are not there yet".into())));
+    } else if holds("kl_t2") && holds("dpo_b01") {
+        super::losses::check(label, &file, device, report);
     }
 }
 
