@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use puna::autograd::optim::{AdamW, AdamWOptions, Schedule};
+use puna::llama::adapter::{AdapterConfig, Targets};
 use puna::llama::convert::{SaveOptions, Vocabulary};
-use puna::llama::{AdapterConfig, Llama, LoadOptions};
+use puna::llama::{Llama, LoadOptions};
 use puna::prelude::*;
 use puna::train::data::{Overlong, Packing, Tokenize};
 use puna::train::{Dataset, Dpo, Objective, Preferences, TrainOptions, Trainer};
@@ -50,6 +51,9 @@ struct Arguments {
     /// What its scale follows from; by default twice the rank.
     #[arg(long)]
     alpha: Option<f64>,
+    /// Which linear layers it lies beside, such as `q_proj,v_proj`; by default all but the head.
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
     /// The share of its input that is dropped while training.
     #[arg(long, default_value_t = 0.0)]
     dropout: f64,
@@ -123,6 +127,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let adapter = AdapterConfig {
         rank: arguments.rank,
         alpha: arguments.alpha.unwrap_or(2.0 * arguments.rank as f64),
+        targets: if arguments.targets.is_empty() { Targets::AllLinear } else { Targets::Names(arguments.targets) },
         dropout: arguments.dropout,
         dora: arguments.dora,
         rslora: arguments.rslora,

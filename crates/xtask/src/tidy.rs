@@ -7,6 +7,11 @@ use crate::{Result, root};
 /// Where each op family has its file.
 const ROOMS: [&str; 3] = ["crates/puna-tensor/src/op", "crates/puna-cpu/src/ops", "crates/puna-conformance/src"];
 
+/// Where each family that has derivatives has its file.
+const RULES: &str = "crates/puna-autograd/src/rules";
+/// Families none of whose ops has one.
+const NOT_DIFFERENTIABLE: [&str; 3] = ["optimizer", "random", "sampling"];
+
 /// Files in which `unsafe` may stand: those named for it.
 const UNSAFE: [&str; 5] = ["simd", "pool", "mmap", "driver", "ffi"];
 
@@ -24,6 +29,9 @@ pub fn run(say: &mut dyn FnMut(&str)) -> Result<bool> {
     for family in families(&root.join(ROOMS[0]))? {
         for room in ROOMS.iter().filter(|room| !exists(room, &family)) {
             complain(format!("{room}: the op family {family} has no file of its name"));
+        }
+        if exists(RULES, &family) == NOT_DIFFERENTIABLE.contains(&family.as_str()) {
+            complain(format!("{RULES}: the op family {family} has no file of its name, or one that it should not have"));
         }
     }
     for path in sources(&root.join("crates"))?.into_iter().chain(sources(&root.join("examples"))?) {
