@@ -1,6 +1,6 @@
 //! Says what a checkpoint holds, without loading it.
 //!
-//!     cargo run --release --example inspect -- --model FOLDER_OR_FILE --tensors --metadata
+//!     cargo run --release --example inspect -- FOLDER_OR_FILE --tensors --metadata
 //!
 //! Prints format, config, parameters, dtypes, tokenizer and chat template; the tensors summarised, or each with `--tensors`; of a
 //! GGUF file also its metadata, with `--metadata`.
@@ -19,9 +19,11 @@ use puna::tokenizer::Tokenizer;
 /// Says what a checkpoint holds: its format, config, tensors, tokenizer. Nothing is loaded.
 #[derive(Parser)]
 struct Arguments {
-    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache.
-    #[arg(long)]
-    model: String,
+    /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache; by default the small story teller that puna carries.
+    path: Option<String>,
+    /// The same, as the other examples call it.
+    #[arg(long, conflicts_with = "path")]
+    model: Option<String>,
     /// Lists every tensor: name, dtype, shape, bytes, file.
     #[arg(long)]
     tensors: bool,
@@ -38,7 +40,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(arguments: Arguments) -> shared::Result<()> {
-    let checkpoint = Checkpoint::open(puna::llama::hub::resolve(&arguments.model)?)?;
+    let checkpoint = shared::open(arguments.path.or(arguments.model).as_deref())?;
     let mut out = std::io::stdout().lock();
     row(&mut out, "path", checkpoint.path().display())?;
     row(&mut out, "format", format_args!("{:?}", checkpoint.format()))?;

@@ -52,7 +52,8 @@ impl Shape {
 
     /// The number of rows: the product of all axes but the last; 1 for a scalar.
     pub fn rows(&self) -> usize {
-        self[..self.rank().saturating_sub(1)].iter().product()
+        // Of no elements the other axes may be as long as they like.
+        self[..self.rank().saturating_sub(1)].iter().fold(1, |rows: usize, &axis| rows.saturating_mul(axis))
     }
 
     /// The shape with its last axis replaced, of rank 1 at least.

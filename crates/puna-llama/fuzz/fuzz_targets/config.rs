@@ -12,13 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
         let frequencies = rope::frequencies(&config, config.max_seq.saturating_mul(2));
         assert_eq!(frequencies.inv_freq.len(), config.head_dim / 2);
         let json = config.to_hf_json().expect("only factors of a GGUF cannot be written");
-        // What is written is read the same, but for the pairing, which config.json does not say, and for numbers, which the JSON
-        // reader may round the other way.
+        // What is written is read the same, but for the pairing, which config.json does not say.
         let text = serde_json::Value::Object(json).to_string();
         let again = Config::from_hf_json("config.json", text.as_bytes()).expect("what is written can be read");
-        let Config { rope_pairs, dtype, rms_norm_eps, rope_theta, .. } = again;
-        assert_eq!(std::mem::discriminant(&again.rope), std::mem::discriminant(&config.rope));
-        let expected = Config { rope_pairs, dtype, rms_norm_eps, rope_theta, rope: again.rope.clone(), ..config };
+        let expected = Config { rope_pairs: again.rope_pairs, dtype: again.dtype, ..config };
         assert_eq!(again, expected);
     }
 });
