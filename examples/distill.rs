@@ -86,7 +86,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     let end = checkpoint.end_tokens().first().copied().or(tokenizer.eos());
     let documents = Tokenize::new(&tokenizer).template(template.as_ref()).end(end);
     let lines = arguments.data.extension().is_some_and(|extension| extension == "jsonl");
-    let data = if lines { documents.jsonl(&arguments.data)? } else { documents.text(&[&arguments.data])? };
+    let data = if lines { documents.jsonl(&[&arguments.data])? } else { documents.text(&[&arguments.data])? };
     let packing = if lines { Packing::Whole(Overlong::Truncate) } else { Packing::Contiguous };
     let (data, held_out) = data.split(arguments.held_out, arguments.seed)?;
     let (data, held_out) = (data.pack(arguments.length, packing)?, held_out.pack(arguments.length, packing)?);

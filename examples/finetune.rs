@@ -1,9 +1,11 @@
 //! Fine-tunes a Llama on JSON lines: conversations, instructions, text, or preferences.
 //!
-//!     cargo run --release --features train --example finetune -- --model SmolLM2-135M-Instruct.Q4_1.gguf --data facts.jsonl --out facts
+//!     cargo run --release --features train --example finetune -- --model SmolLM2-135M-Instruct.Q4_1.gguf \
+//!         --data examples/data/facts.jsonl --data examples/data/everyday.jsonl --out facts
 //!
 //! By default an adapter (LoRA) is trained beside the weights as they are, quantised or not (QLoRA), and written in PEFT's layout:
-//! `generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter facts` uses it. `--merge` writes a whole model instead, `--full` trains all
+//! `generate --model SmolLM2-135M-Instruct.Q4_1.gguf --adapter facts` uses it. A model that learns fifty facts and nothing else soon finds them
+//! everywhere; some questions of the old kind beside them keep it as it was. `--merge` writes a whole model instead, `--full` trains all
 //! weights. A line is one of `{"messages": [{"role", "content"}, ..]}`, `{"prompt", "completion"}`, `{"text"}`; loss is on what the
 //! assistant says, or on the completion, or on the text. With `--dpo` a line is `{"prompt", "chosen", "rejected"}`, and the model learns to
 //! prefer one answer to the other.
@@ -27,9 +29,9 @@ struct Arguments {
     /// A folder, a file (GGUF, safetensors), or `org/name` from the Hub's cache; by default the small story teller that puna carries.
     #[arg(long)]
     model: Option<String>,
-    /// JSON lines.
-    #[arg(long)]
-    data: PathBuf,
+    /// JSON lines. May be given several times: what a model is to know beside what it is to learn, lest it forget.
+    #[arg(long, required = true)]
+    data: Vec<PathBuf>,
     /// The folder for the adapter, or the model.
     #[arg(long)]
     out: PathBuf,
@@ -84,7 +86,7 @@ struct Arguments {
     /// The same seed gives the same result.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// What the weights are decoded or converted to; by default they stay as stored.
+    /// What the weights beside an adapter become: a float, or blocks (nf4, q8_0, q4_k) in place of floats; by default they stay as stored.
     #[arg(long)]
     dtype: Option<DType>,
     #[command(flatten)]

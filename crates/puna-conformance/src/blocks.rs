@@ -6,7 +6,7 @@ use crate::draw::{Draw, shape_of};
 /// Blocks of a tensor of this shape, of random quants and inner scales (also ones that no encoder would write), and the values that they
 /// stand for, some units large.
 pub(crate) fn random_blocks(block: BlockType, shape: &[usize], seed: u64) -> (Vec<u8>, Array) {
-    // What the f16 fields are multiplied with at most is made to be about 3: the scale's, then the minimum's factor.
+    // What the float fields are multiplied with at most is made to be about 3: the scale's, then the minimum's factor.
     let (scale, minimum) = match block {
         BlockType::Q8_0 => (3.0 / 127.0, 0.0),
         BlockType::Q4_0 => (3.0 / 8.0, 0.0),
@@ -18,6 +18,7 @@ pub(crate) fn random_blocks(block: BlockType, shape: &[usize], seed: u64) -> (Ve
         BlockType::Q4K => (6.0 / (63.0 * 15.0), 3.0 / 63.0),
         BlockType::Q5K => (6.0 / (63.0 * 31.0), 3.0 / 63.0),
         BlockType::Q6K => (3.0 / (128.0 * 32.0), 0.0),
+        BlockType::Nf4 => (3.0, 0.0),
         other => panic!("{other} has no scale here"),
     };
     let mut draw = Draw::new(seed);
@@ -26,15 +27,18 @@ pub(crate) fn random_blocks(block: BlockType, shape: &[usize], seed: u64) -> (Ve
     for bytes in bytes.chunks_exact_mut(block.bytes()) {
         for (&at, factor) in scales(block).iter().zip([scale, minimum]) {
             let sign = if draw.below(8) == 0 { -1.0 } else { 1.0 };
-            let value = half::f16::from_f64(sign * factor * (0.5 + draw.uniform()));
-            bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            let value = sign * factor * (0.5 + draw.uniform());
+            match block {
+                BlockType::Nf4 => bytes[at..at + 4].copy_from_slice(&(value as f32).to_le_bytes()),
+                _ => bytes[at..at + 2].copy_from_slice(&half::f16::from_f64(value).to_le_bytes()),
+            }
         }
     }
     let values = decoded(block, &bytes, shape);
     (bytes, values)
 }
 
-/// Where a block's f16 fields are: its scale, and its minimum's, if it has one.
+/// Where a block's float fields are: its scale, and its minimum's, if it has one; f16, NF4's f32.
 pub(crate) fn scales(block: BlockType) -> &'static [usize] {
     match block {
         BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],

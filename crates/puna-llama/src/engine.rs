@@ -65,7 +65,8 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Every weight becomes this, and it is computed in; by default weights stay as stored and activations are f32.
+    /// A float: every weight becomes this, and it is computed in. Blocks: the matrices of the layers do. By default weights stay as stored and
+    /// activations are f32.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);
         self

@@ -10,7 +10,8 @@ use crate::weights::Checkpoint;
 
 /// How a model is loaded.
 pub struct LoadOptions<'a> {
-    /// What every weight becomes, and what is computed in; by default weights stay as they are stored.
+    /// A float: what every weight becomes, and what is computed in. Blocks (`DType::Block(BlockType::Nf4)`): what the matrices of the layers
+    /// become, while embedding, head and norms stay as they are stored. By default all do.
     pub dtype: Option<DType>,
     /// The dtype between ops, where `dtype` does not say: f32 by default.
     pub activations: Option<DType>,
@@ -65,7 +66,7 @@ impl Llama {
         let norm = loader.norm("model.norm")?;
         let head = (!config.tie_word_embeddings).then(|| loader.linear("lm_head", vocab, hidden, false));
         // Rounding activations to 8 bits goes with weights that are quantised as they are stored; a dtype asked for is exact.
-        let exact = if dtype.is_some() { Activations::Exact } else { Activations::Int8 };
+        let exact = if dtype.is_some_and(DType::is_float) { Activations::Exact } else { Activations::Int8 };
         Ok(Self {
             config: config.clone(),
             model: Decoder { embed_tokens: Embedding { weight: embed_tokens }, layers, norm },
@@ -109,8 +110,10 @@ impl Loader<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let stored = self.weights.tensor(name, shape, self.device)?;
         let tensor = match self.dtype {
-            Some(dtype) => stored.cast(dtype)?,
-            None => stored,
+            Some(dtype) if dtype.is_float() || in_blocks(name, &stored) => stored.cast(dtype).map_err(|error| {
+                Error::new(Kind::Misshapen, name, format!("it cannot be loaded as {dtype}")).with_source(error)
+            })?,
+            _ => stored,
         };
         self.done += 1;
         (self.progress)(Progress { name, done: self.done, total: self.total });
@@ -153,4 +156,9 @@ impl Loader<'_> {
             },
         })
     }
+}
+
+/// Whether a weight becomes blocks, where those are asked for: a matrix of a layer.
+fn in_blocks(name: &str, stored: &Tensor) -> bool {
+    name.starts_with("model.layers.") && stored.rank() == 2
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A block format: a fixed number of values stored together in a fixed number of bytes, as GGUF defines it.
+/// A block format: a fixed number of values stored together in a fixed number of bytes, as GGUF defines it (NF4: as bitsandbytes does).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum BlockType {
@@ -24,11 +24,14 @@ pub enum BlockType {
     Q5K,
     /// 256 values of 6 bits; 16 sub-blocks with 8-bit scales.
     Q6K,
+    /// 64 values of 4 bits, each one of 16 levels, and the largest magnitude in f32: `absmax * LEVELS[q]`. What QLoRA trains beside; GGUF
+    /// has no number for it. Dettmers and others 2023, arXiv 2305.14314.
+    Nf4,
 }
 
 impl BlockType {
     /// Every block type.
-    pub const ALL: [BlockType; 10] = [
+    pub const ALL: [BlockType; 11] = [
         BlockType::Q8_0,
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -39,12 +42,14 @@ impl BlockType {
         BlockType::Q4K,
         BlockType::Q5K,
         BlockType::Q6K,
+        BlockType::Nf4,
     ];
 
     /// How many values a block holds.
     pub const fn values(self) -> usize {
         match self {
             Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
+            Self::Nf4 => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -62,10 +67,11 @@ impl BlockType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Nf4 => 36,
         }
     }
 
-    /// The format's name, as llama.cpp and GGUF spell it.
+    /// The format's name, as llama.cpp, GGUF and bitsandbytes spell it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Q8_0 => "Q8_0",
@@ -78,6 +84,7 @@ impl BlockType {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::Nf4 => "NF4",
         }
     }
 }

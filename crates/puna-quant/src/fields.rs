@@ -17,12 +17,15 @@ use crate::BlockType;
 /// | Q2_K, Q4_K, Q5_K | `d * scales[sub] * quants[i] - m * mins[sub]` |
 /// | Q3_K | `d * (scales[sub] - 32) * (quants[i] - 4)` |
 /// | Q6_K | `d * scales[sub] * (quants[i] - 32)`, the scale read as i8 |
+/// | NF4 | `absmax * LEVELS[quants[i]]` |
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fields {
     /// The scale of the block.
     pub d: f16,
     /// The minimum (Q4_1, Q5_1), or the scale of the minima (Q2_K, Q4_K, Q5_K).
     pub m: f16,
+    /// The largest magnitude of the block (NF4).
+    pub absmax: f32,
     /// The scales of the sub-blocks, as stored.
     pub scales: [u8; 16],
     /// The minima of the sub-blocks, as stored.
@@ -33,7 +36,7 @@ pub struct Fields {
 
 impl Fields {
     /// Nothing but zeros.
-    pub const ZERO: Self = Self { d: f16::ZERO, m: f16::ZERO, scales: [0; 16], mins: [0; 16], quants: [0; 256] };
+    pub const ZERO: Self = Self { d: f16::ZERO, m: f16::ZERO, absmax: 0.0, scales: [0; 16], mins: [0; 16], quants: [0; 256] };
 
     /// Spreads out one block.
     ///
@@ -99,6 +102,12 @@ impl Fields {
                 read_bits(&bytes[128..192], 32, 2, 4, &mut f.quants);
                 f.scales.copy_from_slice(&bytes[192..208]);
                 f.d = half(208);
+            }
+            BlockType::Nf4 => {
+                f.absmax = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                for (pair, byte) in f.quants.chunks_exact_mut(2).zip(&bytes[4..]) {
+                    (pair[0], pair[1]) = (byte >> 4, byte & 15);
+                }
             }
         }
         f
@@ -173,6 +182,12 @@ impl Fields {
                 write_bits(&self.quants, 32, 2, 4, &mut bytes[128..192]);
                 bytes[192..208].copy_from_slice(&self.scales);
                 bytes[208..].copy_from_slice(&d);
+            }
+            BlockType::Nf4 => {
+                bytes[..4].copy_from_slice(&self.absmax.to_le_bytes());
+                for (pair, byte) in self.quants.chunks_exact(2).zip(&mut bytes[4..]) {
+                    *byte = pair[0] << 4 | pair[1] & 15;
+                }
             }
         }
     }

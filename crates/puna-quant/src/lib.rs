@@ -1,4 +1,4 @@
-//! Quantised block formats of GGUF: decode, encode, sizes. Plain slices, no tensor.
+//! Quantised block formats, those of GGUF and NF4: decode, encode, sizes. Plain slices, no tensor.
 //!
 //! ```
 //! use puna_quant::{BlockType, decode, encode};
@@ -19,6 +19,7 @@ mod codec;
 mod error;
 mod fields;
 mod k;
+mod nf4;
 mod simple;
 
 pub use activation::{ACTIVATION_BLOCK, quantize_activations};

@@ -41,7 +41,7 @@ fn read_with(line: &Value, tokenizer: &Tokenizer, template: Option<&ChatTemplate
     let tokenize = Tokenize::new(tokenizer).template(template);
     let variables = variables.as_object().unwrap();
     let tokenize = variables.iter().fold(tokenize, |tokenize, (name, value)| tokenize.variable(name, value.clone()));
-    tokenize.jsonl(&path)?.example(0)
+    tokenize.jsonl(&[&path])?.example(0)
 }
 
 fn read(line: &Value, template: &ChatTemplate) -> Result<Example> {

@@ -68,9 +68,12 @@ pub(super) fn int8_blocks(cpu: &Cpu, inputs: &[&Tensor], outputs: &[Tensor]) -> 
     })
 }
 
-/// A weight in the kernels' own order: float panels, or row groups of blocks.
+/// A weight in the kernels' own order: float panels, or row groups of blocks; none for blocks that no kernel reads.
 pub(crate) fn pack(cpu: &Cpu, weight: &Tensor) -> Result<Option<Buffer>> {
     let weight = Weight::new(weight);
+    if !weight.packs() {
+        return Ok(None);
+    }
     let buffer = cpu.alloc(weight.packed_bytes())?;
     let bytes = weight.packed_bytes();
     weight.pack(&cpu.pool, &mut Memory::of(&buffer).write()?.bytes()[..bytes]);

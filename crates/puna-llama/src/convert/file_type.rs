@@ -7,6 +7,7 @@ use puna_tensor::{BlockType, DType};
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::weights::gguf::GgmlType;
 
 /// What a GGUF file's matrices are stored as. Norms, biases and rotary factors are always f32, as llama.cpp needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -163,7 +164,8 @@ impl FileType {
     /// Every type that has a name.
     pub fn all() -> impl Iterator<Item = FileType> {
         let floats = [DType::F32, DType::F16, DType::BF16];
-        let pure = floats.into_iter().chain(BlockType::ALL.map(DType::Block)).map(FileType::Pure);
+        let blocks = BlockType::ALL.map(DType::Block);
+        let pure = floats.into_iter().chain(blocks).filter(|dtype| GgmlType::of(*dtype).is_some()).map(FileType::Pure);
         pure.chain(Mix::ALL.map(FileType::Mix))
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::load::Progress;
 use crate::names::{Convention, translate};
 use crate::rope;
+use crate::weights::gguf::GgmlType;
 use crate::weights::write::{self, MetadataValue, TensorPlan};
 use crate::weights::{Checkpoint, TensorInfo};
 
@@ -112,6 +113,11 @@ fn steps<'a>(checkpoint: &'a Checkpoint, file_type: FileType, written: &mut Writ
 }
 
 fn step(info: &TensorInfo, dtype: DType) -> Result<Step<'_>> {
+    if GgmlType::of(dtype).is_none() {
+        let message =
+            format!("{} would be {dtype}, which GGUF has no number for; a type of FileType::all() would be right", info.name);
+        return Err(Error::unsupported(info.file(), message));
+    }
     let name = translate(&info.name, Convention::HuggingFace, Convention::Gguf)
         .ok_or_else(|| Error::unsupported(info.file(), format!("{} has no name in GGUF", info.name)))?;
     Ok(Step { source: Source::Stored(info), plan: TensorPlan { name, dtype, shape: info.shape.clone() } })

@@ -78,7 +78,9 @@ fn decomposed(linear: &Linear) -> Vec<f64> {
 
 fn dtypes() -> impl Iterator<Item = (DType, bool)> {
     let dtypes = [DType::F32, DType::BF16, DType::F16, DType::F64].into_iter().chain(BlockType::ALL.map(DType::Block));
-    dtypes.flat_map(|dtype| [false, true].map(|packed| (dtype, packed)))
+    // The CPU has no order of its own for NF4.
+    let packs = |dtype: DType| dtype != DType::Block(BlockType::Nf4);
+    dtypes.flat_map(move |dtype| [false, true].map(|packed| (dtype, packed && packs(dtype))))
 }
 
 #[test]

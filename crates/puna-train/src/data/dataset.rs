@@ -36,7 +36,7 @@ impl Dataset {
 
     /// Reads JSON lines as [`Tokenize::jsonl`] does. A template is needed where there are messages.
     pub fn from_jsonl(path: impl AsRef<Path>, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Result<Self> {
-        Tokenize::new(tokenizer).template(template).jsonl(path)
+        Tokenize::new(tokenizer).template(template).jsonl(&[path])
     }
 
     /// Maps a token file.
@@ -232,7 +232,7 @@ impl<'a> Tokenize<'a> {
         self.fill(name, paths, |path, encoder, to, each| text::read(path, encoder, to, each))
     }
 
-    /// Reads JSON lines, each an object with
+    /// Reads files of JSON lines, each an object with
     ///
     /// * `text`: as a document of [`text`](Self::text);
     /// * `prompt` and `completion`: two strings, of which the second counts, and the end token behind it; or two lists of messages;
@@ -247,13 +247,13 @@ impl<'a> Tokenize<'a> {
     ///
     /// Errors: what the operating system says; by file and line what is no UTF-8, no JSON, none of the above, or teaches nothing;
     /// what the template says; no line at all.
-    pub fn jsonl(self, path: impl AsRef<Path>) -> Result<Dataset> {
-        self.lines(path.as_ref(), &|encoder, line, place, to| to.push(&encoder.record(&Record::parse(line, place)?, place)?))
+    pub fn jsonl(self, paths: &[impl AsRef<Path>]) -> Result<Dataset> {
+        self.lines(paths, &|encoder, line, place, to| to.push(&encoder.record(&Record::parse(line, place)?, place)?))
     }
 
     /// Reads JSON lines of preferences, as [`Preferences::from_jsonl`].
-    pub fn preferences(self, path: impl AsRef<Path>) -> Result<Preferences> {
-        let documents = self.lines(path.as_ref(), &|encoder, line, place, to| {
+    pub fn preferences(self, paths: &[impl AsRef<Path>]) -> Result<Preferences> {
+        let documents = self.lines(paths, &|encoder, line, place, to| {
             let pair = encoder.pair(Record::parse(line, place)?, place)?;
             to.push(&pair.chosen)?;
             to.push(&pair.rejected)
@@ -261,8 +261,9 @@ impl<'a> Tokenize<'a> {
         Ok(Preferences::new(documents))
     }
 
-    fn lines(self, path: &Path, each_line: &EachLine<'_>) -> Result<Dataset> {
-        self.fill(path, &[path], |path, encoder, to, each| {
+    fn lines(self, paths: &[impl AsRef<Path>], each_line: &EachLine<'_>) -> Result<Dataset> {
+        let name = paths.first().map_or(Path::new("lines"), AsRef::as_ref);
+        self.fill(name, paths, |path, encoder, to, each| {
             let mut lines = Lines::open(path)?;
             while let Some(line) = lines.next(MAX_LINE, true)?.map(str::to_owned) {
                 if !line.trim().is_empty() {

@@ -30,7 +30,7 @@ impl Preferences {
     ///
     /// Errors: as [`Dataset::from_jsonl`].
     pub fn from_jsonl(path: impl AsRef<Path>, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Result<Self> {
-        Tokenize::new(tokenizer).template(template).preferences(path)
+        Tokenize::new(tokenizer).template(template).preferences(&[path])
     }
 
     pub(super) fn new(documents: Dataset) -> Self {

@@ -30,6 +30,12 @@ pub(super) struct Blocks<'a> {
 }
 
 impl Blocks<'_> {
+    /// Whether the kernels multiply them with integers, and read them in an order of their own. NF4's levels are no integers: they are
+    /// decoded for every product.
+    pub(super) fn has_kernel(block: BlockType) -> bool {
+        block != BlockType::Nf4
+    }
+
     fn row_bytes(&self) -> usize {
         self.k / self.block.values() * self.block.bytes()
     }
@@ -117,49 +123,41 @@ impl Blocks<'_> {
     }
 }
 
-/// Rows of activations in blocks of 8-bit integers.
-pub(super) enum Int8Rows<'a, W> {
-    /// As the kernels read them, `[rows, k / 32]`.
-    Blocks(&'a [ActivationBlock]),
-    /// What the integers stand for, for sums in f64.
-    Rounded(Rows<'a, W>),
-}
-
 /// How many activations a task rounds.
 const TASK: usize = 16 << 10;
 
-impl<W: Wide> Int8Rows<'_, W> {
-    /// Calls `f` with the rows in blocks; `k` is a multiple of 32, as block weights have it.
-    pub(super) fn with<R>(cpu: &Cpu, x: Rows<'_, W>, f: impl FnOnce(Int8Rows<'_, W>) -> Result<R>) -> Result<R> {
-        if W::DTYPE != DType::F32 {
-            return buffer(cpu, x.rows * x.k, |values: &mut [W]| {
-                let per_task = (TASK / x.k.max(1)).max(1) * x.k;
-                cpu.pool.chunks_mut(values, per_task, |i, values| {
-                    let from = &x.values[i * per_task..][..values.len()];
-                    scratch(2 * values.len(), |both: &mut [f32]| {
-                        let (narrow, rounded) = both.split_at_mut(values.len());
-                        W::store(DType::F32, from, bytemuck::cast_slice_mut(narrow));
-                        round_to_int8(narrow, rounded);
-                        values.iter_mut().zip(rounded).for_each(|(x, value)| *x = W::of(f64::from(*value)));
-                    });
-                });
-                f(Int8Rows::Rounded(Rows { values, ..x }))
-            });
+/// Calls `f` with rows of f32 in blocks of 8-bit integers, `[rows, k / 32]`, as the kernels read them; `k` is a multiple of 32, as block weights
+/// have it.
+pub(super) fn with_integers<R>(cpu: &Cpu, x: &[f32], f: impl FnOnce(&[ActivationBlock]) -> Result<R>) -> Result<R> {
+    let count = x.len() / ACTIVATION_BLOCK;
+    lent(&FREE_BLOCKS, |blocks| {
+        if blocks.len() < count {
+            blocks.resize(count, ActivationBlock::ZERO);
         }
-        let from: &[f32] = bytemuck::cast_slice(x.values);
-        let count = from.len() / ACTIVATION_BLOCK;
-        lent(&FREE_BLOCKS, |blocks| {
-            if blocks.len() < count {
-                blocks.resize(count, ActivationBlock::ZERO);
-            }
-            let per_task = TASK / ACTIVATION_BLOCK;
-            cpu.pool.chunks_mut(&mut blocks[..count], per_task, |i, blocks| {
-                let from = &from[i * TASK..][..blocks.len() * ACTIVATION_BLOCK];
-                quant::quantize(Kernels::best(), from, blocks);
+        let per_task = TASK / ACTIVATION_BLOCK;
+        cpu.pool.chunks_mut(&mut blocks[..count], per_task, |i, blocks| {
+            let from = &x[i * TASK..][..blocks.len() * ACTIVATION_BLOCK];
+            quant::quantize(Kernels::best(), from, blocks);
+        });
+        f(&blocks[..count])
+    })
+}
+
+/// Calls `f` with what those integers stand for, beside weights that no kernel multiplies with integers, and for sums in f64.
+pub(super) fn with_rounded<W: Wide, R>(cpu: &Cpu, x: Rows<'_, W>, f: impl FnOnce(Rows<'_, W>) -> Result<R>) -> Result<R> {
+    buffer(cpu, x.rows * x.k, |values: &mut [W]| {
+        let per_task = (TASK / x.k.max(1)).max(1) * x.k;
+        cpu.pool.chunks_mut(values, per_task, |i, values| {
+            let from = &x.values[i * per_task..][..values.len()];
+            scratch(2 * values.len(), |both: &mut [f32]| {
+                let (narrow, rounded) = both.split_at_mut(values.len());
+                W::store(DType::F32, from, bytemuck::cast_slice_mut(narrow));
+                round_to_int8(narrow, rounded);
+                values.iter_mut().zip(rounded).for_each(|(x, value)| *x = W::of(f64::from(*value)));
             });
-            f(Int8Rows::Blocks(&blocks[..count]))
-        })
-    }
+        });
+        f(Rows { values, ..x })
+    })
 }
 
 /// One row of any length: what its blocks of 8-bit integers stand for.

@@ -3,11 +3,12 @@
 use puna_tensor::op::{Activations, LowRank, Projection};
 use puna_tensor::{DType, Result, Tensor};
 
-use super::blocks::Int8Rows;
+use super::blocks::{with_integers, with_rounded};
 use super::tile::{Tile, Tiles};
 use super::weight::Weight;
 use crate::backend::Cpu;
 use crate::ops::wide::{Source, Wide, buffer, scratch};
+use crate::simd::quant::ActivationBlock;
 
 /// Rows `[rows, k]` of activations, side by side in the accumulating type.
 #[derive(Clone, Copy)]
@@ -42,11 +43,20 @@ pub(crate) struct Product<'a> {
     pub(crate) into: &'a mut [u8],
 }
 
+/// What a product reads of its activations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Exact,
+    /// Blocks of 8-bit integers.
+    Integers,
+    /// What those integers stand for.
+    Rounded,
+}
+
 /// What is computed of one projection.
 struct Plan<'a, W> {
     weight: Weight<'a>,
-    /// Whether the activations are read in 8 bits.
-    int8: bool,
+    reads: Reads,
     /// Added to the sums: the low-rank term `[rows, n]`, not scaled yet, and its scale.
     low_rank: Option<(Vec<W>, W)>,
     /// What every row is multiplied by then.
@@ -81,9 +91,15 @@ fn plan<'a, W: Wide>(cpu: &Cpu, x: Rows<'_, W>, activations: Activations, projec
         source.load(source.layout().offset(), &mut values);
         values
     };
+    let weight = Weight::new(weight);
+    let reads = match activations {
+        Activations::Int8 if weight.takes_integers::<W>() => Reads::Integers,
+        Activations::Int8 if weight.is_of_blocks() => Reads::Rounded,
+        _ => Reads::Exact,
+    };
     Ok(Plan {
-        weight: Weight::new(weight),
-        int8: activations == Activations::Int8 && weight.dtype().block().is_some(),
+        weight,
+        reads,
         low_rank: adapter.map(|adapter| low_rank(cpu, x, adapter)).transpose()?,
         factor: factor.map(load),
         bias: bias.map(load),
@@ -103,11 +119,11 @@ fn low_rank<W: Wide>(cpu: &Cpu, x: Rows<'_, W>, LowRank { a, b, scale, dropout }
     Ok((times(Rows { values: &inner, rows: x.rows, k: a.dim(0) }, b)?, W::of(scale)))
 }
 
-/// The rows as the products read them.
+/// The rows as the products read them, in each way that one of them does.
 struct Read<'a, W> {
     exact: Rows<'a, W>,
-    /// In blocks of 8-bit integers, where a product reads them so.
-    int8: Option<Int8Rows<'a, W>>,
+    integers: Option<&'a [ActivationBlock]>,
+    rounded: Option<Rows<'a, W>>,
 }
 
 fn with_int8<W: Wide>(
@@ -116,10 +132,19 @@ fn with_int8<W: Wide>(
     plans: &[Plan<'_, W>],
     f: impl FnOnce(&Read<'_, W>) -> Result<()>,
 ) -> Result<()> {
-    if plans.iter().any(|plan| plan.int8) {
-        return Int8Rows::with(cpu, x, |int8| f(&Read { exact: x, int8: Some(int8) }));
+    let some = |reads| plans.iter().any(|plan| plan.reads == reads);
+    let integers = some(Reads::Integers);
+    if some(Reads::Rounded) {
+        return with_rounded(cpu, x, |rounded| read(cpu, Read { exact: x, integers: None, rounded: Some(rounded) }, integers, f));
     }
-    f(&Read { exact: x, int8: None })
+    read(cpu, Read { exact: x, integers: None, rounded: None }, integers, f)
+}
+
+fn read<W: Wide>(cpu: &Cpu, x: Read<'_, W>, integers: bool, f: impl FnOnce(&Read<'_, W>) -> Result<()>) -> Result<()> {
+    if integers {
+        return with_integers(cpu, bytemuck::cast_slice(x.exact.values), |q| f(&Read { integers: Some(q), ..x }));
+    }
+    f(&x)
 }
 
 fn run<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plans: &[Plan<'_, W>], products: &mut [Product<'_>]) -> Result<()> {
@@ -127,7 +152,7 @@ fn run<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plans: &[Plan<'_, W>],
     let rest = plans.iter().zip(products).enumerate().filter_map(|(i, (plan, Product { into, .. }))| {
         let (weight, bias) = (&plan.weight, plan.bias.as_deref());
         let bare = plan.low_rank.is_none() && plan.factor.is_none();
-        let whole = !plan.int8 && bare && weight.times_all(&cpu.pool, x.exact, bias, dtype, into);
+        let whole = plan.reads == Reads::Exact && bare && weight.times_all(&cpu.pool, x.exact, bias, dtype, into);
         (!whole).then(|| (i, weight.n, weight.group::<W>(), &mut **into))
     });
     let mut tiles = Tiles::cut(cpu, rest, rows, k, dtype);
@@ -144,7 +169,7 @@ const COLUMNS: usize = 512;
 fn compute<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plan: &Plan<'_, W>, tile: &mut Tile<'_>) {
     let Tile { rows, columns, into, .. } = tile;
     let (element, n, group) = (dtype.unit_bytes(), plan.weight.n, plan.weight.group::<W>());
-    let most = if plan.int8 { COLUMNS } else { COLUMNS.min(LAID / plan.weight.k.max(1)) };
+    let most = if plan.reads == Reads::Integers { COLUMNS } else { COLUMNS.min(LAID / plan.weight.k.max(1)) };
     let width = columns.len().min(most.next_multiple_of(group).max(group));
     scratch(rows.len() * width, |sums: &mut [W]| {
         for first in columns.clone().step_by(width) {
@@ -152,8 +177,9 @@ fn compute<W: Wide>(cpu: &Cpu, x: &Read<'_, W>, dtype: DType, plan: &Plan<'_, W>
             // Side by side, so that a whole tile is one matrix.
             let stride = some.len();
             let sums = &mut sums[..rows.len() * stride];
-            match &x.int8 {
-                Some(int8) if plan.int8 => plan.weight.times_int8(&cpu.pool, int8, rows.clone(), some.clone(), sums),
+            match (plan.reads, x.integers, x.rounded) {
+                (Reads::Integers, Some(q), _) => plan.weight.times_integers(q, rows.clone(), some.clone(), sums),
+                (Reads::Rounded, _, Some(x)) => plan.weight.times(&cpu.pool, x, rows.clone(), some.clone(), sums),
                 _ => plan.weight.times(&cpu.pool, x.exact, rows.clone(), some.clone(), sums),
             }
             for ((row, sums), run) in rows.clone().zip(sums.chunks_exact_mut(stride)).zip(into.get()) {

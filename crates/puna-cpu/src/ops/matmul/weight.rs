@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use puna_tensor::{DType, Layout, Result, Tensor};
 
-use super::blocks::{self, Blocks, Int8Rows};
+use super::blocks::{self, Blocks};
 use super::kernel::{Panels, with_float};
 use super::linear::Rows;
 use crate::backend::Cpu;
@@ -13,6 +13,7 @@ use crate::ops::wide::{Wide, buffer, scratch};
 use crate::pool::Pool;
 use crate::simd::float::Float;
 use crate::simd::gemm::{self, Matrix};
+use crate::simd::quant::ActivationBlock;
 
 /// How many rows a task decodes.
 const DECODED: usize = 32;
@@ -147,23 +148,30 @@ impl<'a> Weight<'a> {
         })
     }
 
-    /// As [`times`](Self::times), of activations in 8 bits.
-    pub(super) fn times_int8<W: Wide>(
+    pub(super) fn is_of_blocks(&self) -> bool {
+        self.dtype.block().is_some()
+    }
+
+    /// Whether a kernel multiplies it with activations in 8-bit integers, summing in `W`.
+    pub(super) fn takes_integers<W: Wide>(&self) -> bool {
+        W::DTYPE == DType::F32 && self.dtype.block().is_some_and(Blocks::has_kernel)
+    }
+
+    /// As [`times`](Self::times), of activations in 8-bit integers, where it [takes](Self::takes_integers) them.
+    pub(super) fn times_integers<W: Wide>(
         &self,
-        pool: &Pool,
-        x: &Int8Rows<'_, W>,
+        x: &[ActivationBlock],
         rows: Range<usize>,
         columns: Range<usize>,
         tile: &mut [W],
     ) {
-        match x {
-            // The kernel sums in f32; sums in f64 are of what the integers stand for.
-            Int8Rows::Rounded(x) => self.times(pool, *x, rows, columns, tile),
-            Int8Rows::Blocks(x) => {
-                let blocks = self.blocks().expect("8-bit activations stand beside blocks");
-                blocks.times(x, rows, columns, bytemuck::cast_slice_mut(tile));
-            }
-        }
+        let blocks = self.blocks().expect("8-bit activations stand beside blocks");
+        blocks.times(x, rows, columns, bytemuck::cast_slice_mut(tile));
+    }
+
+    /// Whether there is an order in which kernels read it better than as it is.
+    pub(super) fn packs(&self) -> bool {
+        self.dtype.block().is_none_or(Blocks::has_kernel)
     }
 
     /// How many bytes the weight takes, packed.
