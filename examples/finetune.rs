@@ -141,10 +141,15 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     }
 
     let (examples, data): (u64, Box<dyn Objective>) = match lines {
-        Lines::Documents(data) => (data.len(), Box::new(data.pack(arguments.length, Packing::Whole(overlong))?)),
+        Lines::Documents(data) => {
+            let all = data.shuffled(arguments.seed, arguments.epochs)?;
+            (data.len(), Box::new(all.pack(arguments.length, Packing::Whole(overlong))?))
+        }
         Lines::Pairs(pairs) => (pairs.len(), Box::new(Dpo::new(pairs, Dpo::base(&llama), arguments.beta)?)),
     };
-    let steps = (data.rows() * arguments.epochs).div_ceil(arguments.rows as u64);
+    // The pairs' order is the trainer's; documents come in theirs.
+    let times = if arguments.dpo { arguments.epochs } else { 1 };
+    let steps = (data.rows() * times).div_ceil(arguments.rows as u64);
     let options = TrainOptions {
         steps,
         rows: arguments.rows,

@@ -18,6 +18,7 @@ mod memory;
 mod ops;
 mod pool;
 mod pool_slices;
+mod room;
 mod simd;
 
 pub use backend::{Options, device};

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
+use bytemuck::{AnyBitPattern, NoUninit};
 use puna_tensor::{Buffer, Error, HostBytes, Kind, Result, Tensor};
 
-/// What a cache line holds, and what the widest vector loads.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
+use crate::room::{LINE, Room};
 
 /// The memory behind a CPU buffer. Sound by construction: a kernel reads and writes through a lock's guard, so nobody holds a
 /// mutable slice beside another one; a mapped file is only ever read.
@@ -22,13 +19,13 @@ pub(crate) enum Memory {
 
 /// Lines that go back to the free list they came from.
 pub(crate) struct Lines {
-    lines: Vec<Line>,
+    room: Room,
     free: Arc<FreeList>,
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.free.give(std::mem::take(&mut self.lines));
+        self.free.give(std::mem::take(&mut self.room));
     }
 }
 
@@ -44,7 +41,7 @@ pub(crate) struct FreeList(Mutex<Free>);
 #[derive(Default)]
 struct Free {
     /// By the number of lines.
-    classes: BTreeMap<usize, Vec<Vec<Line>>>,
+    classes: BTreeMap<usize, Vec<Room>>,
     /// How many lines are kept, in use, and were in use at most.
     kept: usize,
     used: usize,
@@ -53,7 +50,7 @@ struct Free {
 
 impl FreeList {
     /// As many lines as asked for, if memory of that size is kept; from here on they are in use. Otherwise room is made for them.
-    fn take(&self, lines: usize) -> Option<Vec<Line>> {
+    fn take(&self, lines: usize) -> Option<Room> {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = free.classes.get_mut(&lines).and_then(Vec::pop);
         free.used += lines;
@@ -68,13 +65,13 @@ impl FreeList {
         memory
     }
 
-    fn give(&self, memory: Vec<Line>) {
+    fn give(&self, memory: Room) {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Before something is let go, most is in use.
         free.peak = free.peak.max(free.used);
-        free.used -= memory.len();
-        free.kept += memory.len();
-        free.classes.entry(memory.len()).or_default().push(memory);
+        free.used -= memory.lines();
+        free.kept += memory.lines();
+        free.classes.entry(memory.lines()).or_default().push(memory);
     }
 
     /// Takes back what was asked for and could not be had.
@@ -85,13 +82,13 @@ impl FreeList {
 
 impl Free {
     /// What is kept beyond that, the largest first.
-    fn evict(&mut self) -> Vec<Vec<Line>> {
+    fn evict(&mut self) -> Vec<Room> {
         let mut evicted = Vec::new();
         while self.used + self.kept > self.peak.max(self.used) * 3 / 2 {
             let Some(mut class) = self.classes.last_entry() else { break };
             match class.get_mut().pop() {
                 Some(memory) => {
-                    self.kept -= memory.len();
+                    self.kept -= memory.lines();
                     evicted.push(memory);
                 }
                 None => {
@@ -112,16 +109,16 @@ fn class(lines: usize) -> usize {
 impl Memory {
     /// Memory of `bytes` bytes with any content.
     pub(crate) fn alloc(bytes: usize, free: &Arc<FreeList>) -> Result<Buffer> {
-        let lines = class(bytes.div_ceil(size_of::<Line>()));
-        let memory = match free.take(lines) {
-            Some(memory) => memory,
-            None => bytemuck::allocation::try_zeroed_vec(lines).map_err(|()| {
+        let lines = class(bytes.div_ceil(LINE));
+        let room = match free.take(lines) {
+            Some(room) => room,
+            None => Room::new(lines).ok_or_else(|| {
                 free.untake(lines);
                 let gib = bytes as f64 / (1u64 << 30) as f64;
                 Error::new(Kind::Memory, "cpu", format!("no room for {gib:.2} GiB ({bytes} bytes)"))
             })?,
         };
-        let lines = Lines { lines: memory, free: free.clone() };
+        let lines = Lines { room, free: free.clone() };
         Ok(Buffer::new(bytes, Self::Lines(RwLock::new(lines))))
     }
 
@@ -174,7 +171,7 @@ impl Read<'_> {
     /// All bytes, padding behind included.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Lines(lines) => bytemuck::cast_slice(&lines.lines),
+            Self::Lines(lines) => lines.room.bytes(),
             Self::Host(bytes) => bytes,
         }
     }
@@ -192,12 +189,12 @@ pub(crate) struct Write<'a>(RwLockWriteGuard<'a, Lines>);
 impl Write<'_> {
     /// All bytes.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.0.lines)
+        self.0.room.bytes_mut()
     }
 
     /// The whole memory as elements.
     pub(crate) fn typed<T: AnyBitPattern + NoUninit>(&mut self) -> &mut [T] {
-        bytemuck::cast_slice_mut(&mut self.0.lines)
+        bytemuck::cast_slice_mut(self.bytes())
     }
 }
 
@@ -225,7 +222,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_at_most_half_of_what_was_in_use() {
         let free = Arc::new(FreeList::default());
-        let alloc = |lines: usize| Memory::alloc(lines * size_of::<Line>(), &free).unwrap();
+        let alloc = |lines: usize| Memory::alloc(lines * LINE, &free).unwrap();
         let (a, b) = (alloc(16), alloc(8));
         assert_eq!(counts(&free), [24, 0, 24]);
         drop(a);

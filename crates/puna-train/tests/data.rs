@@ -481,3 +481,27 @@ fn ten_thousand_mutated_files_of_lines_do_no_harm() {
     }
     assert!((500..9500).contains(&good), "{good}: the test tests one side alone");
 }
+
+#[test]
+fn shuffled_documents_come_as_often_as_asked_for_each_time_in_another_order() {
+    let examples: Vec<Example> = (0..20).map(|i| Example::text(vec![i, i])).collect();
+    let data = Dataset::from_examples(20, &examples).unwrap();
+    let order = |data: &Dataset| (0..data.len()).map(|i| data.example(i).unwrap().ids[0]).collect::<Vec<_>>();
+    let thrice = order(&data.shuffled(5, 3).unwrap());
+    assert_eq!((thrice.len(), &thrice), (60, &order(&data.shuffled(5, 3).unwrap())));
+    assert_ne!(thrice, order(&data.shuffled(6, 3).unwrap()));
+    let times: Vec<&[u32]> = thrice.chunks(20).collect();
+    assert!(times[0] != times[1] && times[1] != times[2] && times[0] != times[2]);
+    for time in times {
+        let mut sorted = time.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+    }
+    // Of a part of a file, that part.
+    let (most, held) = data.split(0.25, 1).unwrap();
+    let (held, mut twice) = (order(&held), order(&most.shuffled(1, 2).unwrap()));
+    assert!(twice.len() == 30 && twice.iter().all(|id| !held.contains(id)));
+    twice.sort_unstable();
+    assert!(twice.chunks(2).all(|pair| pair[0] == pair[1]));
+    assert!(data.shuffled(1, 0).is_err());
+}

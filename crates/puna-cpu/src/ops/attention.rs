@@ -280,15 +280,14 @@ impl<W: Wide> Shared<'_, W> {
                         W::scale(&mut state.values[r * v_dim..][..v_dim], fading);
                     }
                 }
-                let all = sequence.seen(self.mask, block.first) >= start + count;
+                let sees = |r: usize| sequence.seen(self.mask, block.first + r / group).saturating_sub(start);
                 self.v.runs(sequence, block.kv_head, start, count, wide, |at, values, stride, run| {
-                    if all {
-                        return W::accumulate_rows(&scores[at..], TILE, run, values, stride, v_dim, state.values);
-                    }
-                    for (r, (row, sum)) in scores.chunks_exact(TILE).zip(state.values.chunks_exact_mut(v_dim.max(1))).enumerate()
-                    {
-                        let seen = sequence.seen(self.mask, block.first + r / group).saturating_sub(start + at).min(run);
-                        W::accumulate(&row[at..][..seen], values, stride, sum);
+                    // Later queries see no fewer keys: where the first sees all of them, rows share what is loaded; else those of a query do.
+                    let together = if sees(0) >= at + run { rows } else { group };
+                    let parts = scores.chunks(together * TILE).zip(state.values.chunks_mut((together * v_dim).max(1)));
+                    for (i, (scores, sums)) in parts.enumerate() {
+                        let seen = sees(i * together).saturating_sub(at).min(run);
+                        W::accumulate_rows(&scores[at..], TILE, seen, values, stride, v_dim, sums);
                     }
                 });
             }

@@ -71,12 +71,8 @@ pub(crate) trait Row: Real {
         vector::rope_interleaved(Isa::detect(), head, cos, sin);
     }
 
-    /// `sum += sum_j p[j] * values[j]`, one chain in order of `j`, the `j`-th row at `values[j * stride ..]`.
-    fn accumulate(p: &[Self], values: &[Self], stride: usize, sum: &mut [Self]) {
-        vector::accumulate::<Self>(Isa::detect(), p, p.len(), p.len(), values, stride, sum.len(), sum);
-    }
-
-    /// As [`accumulate`](Self::accumulate) for the rows `sums [rows, dim]`, each with `n` weights, `p_stride` from a row's to the next's.
+    /// `sums[i] += sum_j p[i, j] * values[j]` for the rows `sums [rows, dim]`: one chain in order of `j < n`, the `j`-th value at
+    /// `values[j * stride ..]`, the weights of row `i` at `p[i * p_stride ..]`.
     fn accumulate_rows(p: &[Self], p_stride: usize, n: usize, values: &[Self], stride: usize, dim: usize, sums: &mut [Self]) {
         vector::accumulate::<Self>(Isa::detect(), p, p_stride, n, values, stride, dim, sums);
     }

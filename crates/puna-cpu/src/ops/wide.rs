@@ -1,16 +1,16 @@
 //! Floats of any dtype, widened to the type that sums are formed in and rounded from it: f32, and f64 for f64.
 
-use std::cell::RefCell;
 use std::ops::{AddAssign, MulAssign};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use half::{bf16, f16};
 use puna_tensor::{Backend, DType, Layout, Result, Tensor};
 
 use super::matmul::kernel::Kernel;
 use super::row::Row;
 use crate::backend::Cpu;
-use crate::memory::{Line, Memory, Read, read};
+use crate::memory::{Memory, Read, read};
+pub(crate) use crate::room::scratch;
 use crate::simd::Isa;
 use crate::simd::float::Float;
 
@@ -157,7 +157,7 @@ pub(crate) fn round_to<W: Wide>(dtype: DType, values: &mut [W]) {
         return;
     }
     const RUN: usize = 128;
-    let mut rounded = [Line::zeroed(); RUN * 8 / 64];
+    let mut rounded = [0u64; RUN];
     for run in values.chunks_mut(RUN) {
         let bytes = &mut bytemuck::cast_slice_mut(&mut rounded)[..run.len() * dtype.unit_bytes()];
         W::store(dtype, run, bytes);
@@ -240,27 +240,6 @@ impl<'a> Indices<'a> {
         let at = self.offset + row * self.strides[0] + column * self.strides[1];
         self.memory.typed::<u32>()[at] as usize
     }
-}
-
-/// Calls `f` with a thread's own memory, of any content, 64-byte aligned. May be nested.
-pub(crate) fn scratch<T: Pod, R>(length: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
-    thread_local! {
-        static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
-    }
-    /// More than this is not kept.
-    const KEPT: usize = (16 << 20) / size_of::<Line>();
-
-    let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
-    if memory.len() < lines {
-        // Zeroed pages come from the system without being touched.
-        memory = bytemuck::zeroed_vec(lines);
-    }
-    let result = f(&mut bytemuck::cast_slice_mut(&mut memory[..lines])[..length]);
-    if memory.len() <= KEPT {
-        FREE.with_borrow_mut(|free| free.push(memory));
-    }
-    result
 }
 
 /// As [`scratch`], for lengths that grow with the number of rows: large memory comes from, and goes back to, the device's free list.

@@ -15,8 +15,8 @@ mod vector;
 use self::tile::Block;
 use super::Isa;
 use super::float::{Accumulator, Float};
-use super::scratch::scratch;
 use crate::pool::Pool;
+use crate::room::scratch;
 
 pub(crate) use self::pack::{pack, packed_len, unpack, unpack_row};
 pub(crate) use self::tile::Kernels;
@@ -58,6 +58,8 @@ impl<'a, T> Matrix<'a, T> {
 const DEPTH: usize = 192;
 /// How many rows of `x` a task takes at most: with [`DEPTH`], 288 KiB of f32.
 const ROWS: usize = 384;
+/// How many elements of `x` are laid in tiles at a time.
+const LAID: usize = 2 << 20;
 /// How many panels share a block of `x`, and what is summed of them.
 const PANELS: usize = 4;
 /// Fewer multiplications than this are not worth another task: some microseconds.
@@ -104,11 +106,19 @@ fn matmul_packed_on<X, W, Y>(
         return;
     }
     assert!(y_stride >= n && y.len() >= (m - 1) * y_stride + n, "[{m}, {n}] with rows {y_stride} apart is not in {}", y.len());
-    let tiles = Tiles::new(m, W::most_rows(isa));
-    pack::with_tiles(isa, pool, x, &tiles, |x| {
-        let product = Product { isa, x, tiles: &tiles, k, packed, n, bias, y: y.as_mut_ptr(), y_stride };
-        product.run(pool);
-    });
+    // Of very many rows some at a time, so that their tiles are memory that the thread keeps, and still in a cache when they are read.
+    let most = (LAID / k.max(1)).max(ROWS);
+    let blocks = m.div_ceil(most);
+    for block in 0..blocks {
+        let (first, end) = (m * block / blocks, m * (block + 1) / blocks);
+        let (rows, y) = (end - first, &mut y[first * y_stride..]);
+        let x = Matrix::new(&x.data[first * x.strides[0]..], [rows, k], x.strides);
+        let tiles = Tiles::new(rows, W::most_rows(isa));
+        pack::with_tiles(isa, pool, x, &tiles, |x| {
+            let product = Product { isa, x, tiles: &tiles, k, packed, n, bias, y: y.as_mut_ptr(), y_stride };
+            product.run(pool);
+        });
+    }
 }
 
 /// `y[i] = x[i] w[i]^T` for each of `items` products: `x[i]` is `[m, k]`, `w[i]` is `[n, k]` and `y[i]` is `[m, n]`, the `y[i]` side by

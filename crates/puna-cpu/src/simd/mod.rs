@@ -7,7 +7,6 @@
 pub(crate) mod float;
 pub(crate) mod gemm;
 pub(crate) mod quant;
-mod scratch;
 pub(crate) mod vector;
 
 use std::sync::OnceLock;

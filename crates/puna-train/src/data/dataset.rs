@@ -10,13 +10,13 @@ use super::encode::Encoder;
 use super::example::Example;
 use super::lines::{Lines, MAX_LINE};
 use super::pack::{Packed, Packing};
-use super::permutation::divide;
+use super::permutation::{Permutation, divide};
 use super::preference::Preferences;
 use super::record::Record;
 use super::text;
 use super::token_file::TokenFile;
 use super::token_writer::{TokenWriter, fill_file, fill_memory, write_tokens};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Tokenized documents: of text, of instructions, of conversations; in memory or in a mapped [`TokenFile`].
 ///
@@ -110,6 +110,22 @@ impl Dataset {
             documents: Some(of.into_iter().map(|document| self.place_in_file(document)).collect()),
         };
         Ok((some(most), some(held)))
+    }
+
+    /// The documents so many times over, each time in another order of the seed: what is packed then stands beside other documents each
+    /// time, of other files too.
+    ///
+    /// Errors: no time at all.
+    pub fn shuffled(&self, seed: u64, times: u64) -> Result<Self> {
+        if times == 0 {
+            return Err(Error::argument("shuffled", "the documents 0 times over would be none; once would be right"));
+        }
+        let order = (0..times).flat_map(|time| {
+            let order = Permutation::new(self.len(), seed, time);
+            (0..self.len()).map(move |document| order.apply(document))
+        });
+        let documents = order.map(|document| self.place_in_file(document)).collect();
+        Ok(Self { tokens: self.tokens.clone(), documents: Some(documents) })
     }
 
     /// Puts the documents into rows of at most `length` tokens.

@@ -186,8 +186,12 @@ impl<W: Wide> Shared<'_, W> {
                     self.probabilities(&mut p[..sees(r)], &mut ds[..sees(r)], lse[r], delta[r]);
                 }
                 self.k.runs(sequence, kv_head, start, count, wide, |at, keys, stride, run| {
-                    for (r, (ds, dq)) in ds.chunks_exact(TILE).zip(dq.chunks_exact_mut(dim.max(1))).enumerate() {
-                        W::accumulate(&ds[at..][..sees(r).saturating_sub(at).min(run)], keys, stride, dq);
+                    // Later queries see no fewer keys: where the first sees all of them, rows share what is loaded; else those of a query do.
+                    let together = if sees(0) >= at + run { rows } else { group };
+                    let parts = ds.chunks(together * TILE).zip(dq.chunks_mut((together * dim).max(1)));
+                    for (i, (ds, dq)) in parts.enumerate() {
+                        let seen = sees(i * together).saturating_sub(at).min(run);
+                        W::accumulate_rows(&ds[at..], TILE, seen, keys, stride, dim, dq);
                     }
                 });
             }
@@ -247,10 +251,8 @@ impl<W: Wide> Shared<'_, W> {
                         ds_t[j * rows + r] = if seen { ds[j] } else { W::ZERO };
                     }
                 }
-                for j in 0..count {
-                    W::accumulate(&p_t[j * rows..][..rows], dy, v_dim, &mut dv[j * v_dim..][..v_dim]);
-                    W::accumulate(&ds_t[j * rows..][..rows], q, dim, &mut dk[j * dim..][..dim]);
-                }
+                W::accumulate_rows(p_t, rows, rows, dy, v_dim, v_dim, dv);
+                W::accumulate_rows(ds_t, rows, rows, q, dim, dim, dk);
             }
             W::scale(dk, self.scale);
             for (j, [dk_into, dv_into]) in part.into.iter_mut().enumerate() {

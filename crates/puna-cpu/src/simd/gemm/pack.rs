@@ -2,9 +2,9 @@
 
 use super::{Matrix, SERIAL, Shared, Tiles};
 use crate::pool::Pool;
-use crate::simd::Isa;
+use crate::room::scratch;
 use crate::simd::float::{Accumulator, Float};
-use crate::simd::scratch::scratch;
+use crate::simd::{Isa, dispatch};
 
 /// How many elements packed weights `[n, k]` have: the last panel is filled up with zeros.
 pub(crate) fn packed_len<W: Float>(n: usize, k: usize) -> usize {
@@ -104,28 +104,88 @@ fn interleave<T: Float>(from: Matrix<'_, T>, first: usize, rows: usize, width: u
         return;
     }
     let from = &from.data[first * row_stride..];
-    if row_stride == 1 {
-        // A column lies as it is wanted.
-        for (j, into) in into.chunks_exact_mut(width).enumerate() {
-            into[..rows].copy_from_slice(&from[j * column_stride..][..rows]);
-        }
-    } else if column_stride == 1 {
-        // So much of each row at a time that what is written stays in the first-level cache.
-        const RUN: usize = 16;
-        for (run, into) in into.chunks_mut(RUN * width).enumerate() {
-            let columns = into.len() / width;
-            for i in 0..rows {
-                let from = &from[i * row_stride + run * RUN..][..columns];
-                for (x, into) in from.iter().zip(into[i..].iter_mut().step_by(width)) {
-                    *into = *x;
+    match (row_stride, column_stride) {
+        (1, stride) => copy_columns(Isa::detect(), from, stride, rows, width, into),
+        (stride, 1) => transpose(Isa::detect(), from, stride, rows, width, into),
+        _ => {
+            for (j, into) in into.chunks_exact_mut(width).enumerate() {
+                for (i, into) in into[..rows].iter_mut().enumerate() {
+                    *into = from[i * row_stride + j * column_stride];
                 }
             }
         }
-    } else {
-        for (j, into) in into.chunks_exact_mut(width).enumerate() {
-            for (i, into) in into[..rows].iter_mut().enumerate() {
-                *into = from[i * row_stride + j * column_stride];
+    }
+}
+
+/// Columns that lie as they are wanted, `stride` apart.
+fn copy_columns<T: Float>(isa: Isa, from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]) {
+    dispatch!(isa, copy_columns_body::<T: Float>(from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]))
+}
+
+#[inline(always)]
+fn copy_columns_body<T: Float>(from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]) {
+    // Of a length that the compiler knows, a copy is a few moves: those of panels, and of tiles of many rows.
+    match rows {
+        32 => copy_fixed::<T, 32>(from, stride, width, into),
+        16 => copy_fixed::<T, 16>(from, stride, width, into),
+        12 => copy_fixed::<T, 12>(from, stride, width, into),
+        11 => copy_fixed::<T, 11>(from, stride, width, into),
+        3 => copy_fixed::<T, 3>(from, stride, width, into),
+        _ => {
+            for (j, into) in into.chunks_exact_mut(width).enumerate() {
+                into[..rows].copy_from_slice(&from[j * stride..][..rows]);
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_fixed<T: Float, const ROWS: usize>(from: &[T], stride: usize, width: usize, into: &mut [T]) {
+    for (j, into) in into.chunks_exact_mut(width).enumerate() {
+        let column: &[T; ROWS] = from[j * stride..].first_chunk().expect("a whole column");
+        *into.first_chunk_mut().expect("a whole column") = *column;
+    }
+}
+
+/// Rows that lie side by side, `stride` apart.
+fn transpose<T: Float>(isa: Isa, from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]) {
+    dispatch!(isa, transpose_body::<T: Float>(from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]))
+}
+
+#[inline(always)]
+fn transpose_body<T: Float>(from: &[T], stride: usize, rows: usize, width: usize, into: &mut [T]) {
+    // So much of each row at a time that what is written stays in the first-level cache.
+    const RUN: usize = 16;
+    for (run, into) in into.chunks_mut(RUN * width).enumerate() {
+        let columns = into.len() / width;
+        let from = &from[run * RUN..];
+        let mut done = 0;
+        if columns == RUN {
+            for i in (0..rows / 8 * 8).step_by(8) {
+                squares::<T, 8, RUN>(&from[i * stride..], stride, width, &mut into[i..]);
+            }
+            done = rows / 8 * 8;
+            if rows - done >= 4 {
+                squares::<T, 4, RUN>(&from[done * stride..], stride, width, &mut into[done..]);
+                done += 4;
+            }
+        }
+        for i in done..rows {
+            for (x, into) in from[i * stride..][..columns].iter().zip(into[i..].iter_mut().step_by(width)) {
+                *into = *x;
+            }
+        }
+    }
+}
+
+/// `SIDE` rows of `RUN` elements, in squares, which the compiler turns in registers.
+#[inline(always)]
+fn squares<T: Float, const SIDE: usize, const RUN: usize>(from: &[T], stride: usize, width: usize, into: &mut [T]) {
+    for j in (0..RUN).step_by(SIDE) {
+        let square: [&[T; SIDE]; SIDE] = std::array::from_fn(|r| from[r * stride + j..].first_chunk().expect("a whole run"));
+        for c in 0..SIDE {
+            let column: [T; SIDE] = std::array::from_fn(|r| square[r][c]);
+            *into[(j + c) * width..].first_chunk_mut().expect("a whole column") = column;
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The inner loops of attention, over rows of keys and values as a cache holds them.
 
 use super::{LANES, Real};
+use crate::room::scratch;
 use crate::simd::float::Float;
-use crate::simd::scratch::scratch;
 use crate::simd::{Isa, dispatch};
 
 /// Adds values by weight: `sums[i] = sums[i] + sum over j of p[i, j] values[j]`, each element one chain of fused operations in the
@@ -58,24 +58,56 @@ fn accumulate_wide<T: Real>(
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn accumulate_body<T: Real>(p: &[T], p_stride: usize, n: usize, values: &[T], stride: usize, dim: usize, sums: &mut [T]) {
-    for (i, sums) in sums.chunks_exact_mut(dim).enumerate() {
-        let p = &p[i * p_stride..][..n];
-        let (chunks, tail) = sums.as_chunks_mut::<{ 2 * LANES }>();
-        let done = chunks.len() * 2 * LANES;
-        for (c, sums) in chunks.iter_mut().enumerate() {
-            // In registers as long as the chains are walked.
-            let mut chains = *sums;
-            for (j, p) in p.iter().enumerate() {
-                let values: &[T; 2 * LANES] = values[j * stride + c * 2 * LANES..].first_chunk().expect("a whole chunk");
-                for l in 0..2 * LANES {
-                    chains[l] = p.fma(values[l], chains[l]);
+    // Four rows at a time share what is loaded of the values, and have chains enough to keep the units busy.
+    let mut fours = sums.chunks_exact_mut(4 * dim);
+    let mut first = 0;
+    for sums in &mut fours {
+        accumulate_some::<T, 4>(&p[first * p_stride..], p_stride, n, values, stride, dim, sums);
+        first += 4;
+    }
+    let (rest, p) = (fours.into_remainder(), &p[(first * p_stride).min(p.len())..]);
+    match rest.len() / dim {
+        3 => accumulate_some::<T, 3>(p, p_stride, n, values, stride, dim, rest),
+        2 => accumulate_some::<T, 2>(p, p_stride, n, values, stride, dim, rest),
+        1 => accumulate_some::<T, 1>(p, p_stride, n, values, stride, dim, rest),
+        _ => {}
+    }
+}
+
+/// `R` rows. Each element is one chain, so `R` changes nothing but speed.
+#[inline(always)]
+fn accumulate_some<T: Real, const R: usize>(
+    p: &[T],
+    p_stride: usize,
+    n: usize,
+    values: &[T],
+    stride: usize,
+    dim: usize,
+    sums: &mut [T],
+) {
+    const WIDTH: usize = 2 * LANES;
+    let p: [&[T]; R] = std::array::from_fn(|r| &p[r * p_stride..][..n]);
+    let done = dim / WIDTH * WIDTH;
+    for at in (0..done).step_by(WIDTH) {
+        // In registers as long as the chains are walked.
+        let mut chains: [[T; WIDTH]; R] = std::array::from_fn(|r| *sums[r * dim + at..].first_chunk().expect("a whole chunk"));
+        for j in 0..n {
+            let values: &[T; WIDTH] = values[j * stride + at..].first_chunk().expect("a whole chunk");
+            for r in 0..R {
+                let p = p[r][j];
+                for l in 0..WIDTH {
+                    chains[r][l] = p.fma(values[l], chains[r][l]);
                 }
             }
-            *sums = chains;
         }
+        for (r, chains) in chains.iter().enumerate() {
+            sums[r * dim + at..][..WIDTH].copy_from_slice(chains);
+        }
+    }
+    for (r, p) in p.iter().enumerate() {
         for (j, p) in p.iter().enumerate() {
-            let values = &values[j * stride + done..][..tail.len()];
-            for (sum, value) in tail.iter_mut().zip(values) {
+            let values = &values[j * stride + done..][..dim - done];
+            for (sum, value) in sums[r * dim + done..][..dim - done].iter_mut().zip(values) {
                 *sum = p.fma(*value, *sum);
             }
         }
