@@ -104,6 +104,9 @@ fn accumulate_some<T: Real, const R: usize>(
             sums[r * dim + at..][..WIDTH].copy_from_slice(chains);
         }
     }
+    if done == dim {
+        return;
+    }
     for (r, p) in p.iter().enumerate() {
         for (j, p) in p.iter().enumerate() {
             let values = &values[j * stride + done..][..dim - done];
