@@ -69,6 +69,12 @@ struct Arguments {
     /// What moves the weights.
     #[arg(long, default_value = "adamw")]
     optimizer: Kind,
+    /// With muon, the share of the learning rate by which embedding, head and norms move.
+    #[arg(long, default_value_t = 1.0)]
+    embedding_lr: f64,
+    /// The standard deviation of the matrices to begin with.
+    #[arg(long, default_value_t = 0.02)]
+    deviation: f64,
     /// Computes layers again in the backward pass, to save memory.
     #[arg(long)]
     recompute: bool,
@@ -112,10 +118,12 @@ fn run(arguments: Arguments) -> shared::Result<()> {
 
     let config = config(&arguments, &tokenizer)?;
     let options = LoadOptions { dtype: Some(arguments.dtype), activations: None, pack: false, progress: &mut |_| {} };
-    let mut llama = Llama::from_weights(&config, &InitialWeights::new(&config, arguments.seed), &device, options)?;
+    let mut weights = InitialWeights::new(&config, arguments.seed);
+    weights.deviation = arguments.deviation;
+    let mut llama = Llama::from_weights(&config, &weights, &device, options)?;
     let optimizer: Box<dyn Optimizer> = match arguments.optimizer {
         Kind::Adamw => Box::new(AdamW::new(AdamWOptions::default())),
-        Kind::Muon => Box::new(Muon::new(MuonOptions::default())),
+        Kind::Muon => Box::new(Muon::new(MuonOptions { adamw_lr: arguments.embedding_lr, ..MuonOptions::default() })),
     };
     let Arguments { steps, rows, accumulate, lr, warmup, seed, recompute, every, .. } = arguments;
     let options = TrainOptions {
