@@ -36,16 +36,26 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
 
 /// As [`device`], with the number of threads for the CPU. Results do not depend on it.
 pub fn device_with_threads(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, DeviceError> {
-    let lacks = |what: &str| {
-        Err(DeviceError::NotBuilt { name: name.into(), reason: format!("this build has no {what} back end; cpu is there") })
-    };
     match name {
         "auto" | "cpu" => cpu(name, threads),
-        "cuda" => lacks("CUDA"),
-        "wgpu" => lacks("wgpu"),
-        _ if name.strip_prefix("cuda:").is_some_and(|n| n.parse::<usize>().is_ok()) => lacks("CUDA"),
+        "cuda" => cuda(name, 0),
+        "wgpu" => {
+            Err(DeviceError::NotBuilt { name: name.into(), reason: "this build has no wgpu back end; cpu is there".into() })
+        }
+        _ if let Some(index) = name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) => cuda(name, index),
         _ => Err(DeviceError::Unknown(name.into())),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(_: &str, index: usize) -> Result<Device, DeviceError> {
+    Ok(puna_cuda::device(index, puna_cuda::Options::default())?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(name: &str, _: usize) -> Result<Device, DeviceError> {
+    let reason = "this build has no CUDA back end; the feature `cuda` adds it".into();
+    Err(DeviceError::NotBuilt { name: name.into(), reason })
 }
 
 #[cfg(feature = "cpu")]

@@ -16,6 +16,7 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `cpu` (default) | the CPU back end |
+//! | `cuda` | the CUDA back end |
 //! | `train` | gradients, optimisers, data sets, trainer |
 //! | `plot` | a picture of a training's loss |
 //! | `hub` | downloads from the Hugging Face Hub; its cache is read without it |
@@ -28,6 +29,8 @@ mod device;
 pub use puna_autograd as autograd;
 #[cfg(feature = "cpu")]
 pub use puna_cpu as cpu;
+#[cfg(feature = "cuda")]
+pub use puna_cuda as cuda;
 pub use puna_llama as llama;
 pub use puna_tensor as tensor;
 pub use puna_tokenizer as tokenizer;

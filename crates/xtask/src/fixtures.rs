@@ -15,6 +15,8 @@ pub enum Fixture {
     Smollm2,
     /// The tokenizers of Llama 2, 3 and 4.
     Tokenizers,
+    /// NVIDIA's run-time compiler, which compiles kernels without a card.
+    Nvrtc,
 }
 
 /// Where fixtures lie.
@@ -25,6 +27,11 @@ pub fn folder() -> PathBuf {
 /// The GGUF of SmolLM2-135M-Instruct.
 pub fn smollm2() -> PathBuf {
     folder().join("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// NVIDIA's run-time compiler, beside the library that it needs.
+pub fn nvrtc() -> PathBuf {
+    folder().join("nvrtc/libnvrtc.so.13")
 }
 
 /// Fetches what is asked for (all, where nothing is) and not there.
@@ -54,6 +61,24 @@ pub fn fetch(which: &[Fixture]) -> Result<()> {
             ],
         )?;
         llama2(&tokenizer("llama2"))?;
+    }
+    if wanted(Fixture::Nvrtc) {
+        let (compiler, built_in) = (nvrtc(), "libnvrtc-builtins.so.13.5");
+        from_wheel(
+            "nvidia-cuda-nvrtc==13.5.37",
+            &[
+                (
+                    "nvidia/cu13/lib/libnvrtc.so.13",
+                    compiler.clone(),
+                    "98a317ff5d2176dee5a04235c6663f8d553d5ed95b3104cbf7fb198cbf76a10d",
+                ),
+                (
+                    &format!("nvidia/cu13/lib/{built_in}"),
+                    compiler.with_file_name(built_in),
+                    "6cecb2fd3e562bab1cb1c6e192f8f828157683c8febb22a00e178f9faf4e7f6a",
+                ),
+            ],
+        )?;
     }
     Ok(())
 }

@@ -28,6 +28,8 @@ enum Chore {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Compiles every CUDA kernel for every architecture, without a card.
+    Kernels(xtask::kernels::Request),
     /// Tells stories, a corpus for small models, each followed by a line <|endoftext|>.
     Stories(xtask::stories::Request),
     /// Trains a few steps on given tokens and writes losses, gradients and parameters, for comparison with other implementations.
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Fixtures { which } => xtask::fixtures::fetch(&which).map(|()| true),
         Chore::Goldens { folder, device } => xtask::goldens::run(&folder, &device, &mut |line| println!("{line}")),
+        Chore::Kernels(request) => xtask::kernels::run(&request, &mut |line| println!("{line}")),
         Chore::Stories(request) => xtask::stories::run(&request).map(|()| true),
         Chore::TrainStep(request) => xtask::train_step::run(&request).map(|()| true),
         Chore::Tidy => xtask::tidy::run(&mut |line| println!("{line}")),

@@ -5,7 +5,8 @@ use std::fs;
 use crate::{Result, root};
 
 /// Where each op family has its file.
-const ROOMS: [&str; 3] = ["crates/puna-tensor/src/op", "crates/puna-cpu/src/ops", "crates/puna-conformance/src"];
+const ROOMS: [&str; 4] =
+    ["crates/puna-tensor/src/op", "crates/puna-cpu/src/ops", "crates/puna-cuda/src/ops", "crates/puna-conformance/src"];
 
 /// Where each family that has derivatives has its file.
 const RULES: &str = "crates/puna-autograd/src/rules";

@@ -10,6 +10,7 @@ mod training;
 
 use std::fmt::Display;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use puna::prelude::*;
@@ -62,12 +63,20 @@ impl Report<'_> {
     }
 }
 
+/// A device by name; `cuda-emulator` is CUDA's kernels on the processor.
+fn device_of(name: &str, threads: Option<NonZeroUsize>) -> Result<Device> {
+    match name {
+        "cuda-emulator" => Ok(puna_cuda::emulated(puna_cuda::EmulatorOptions::default())?),
+        _ => Ok(puna::device_with_threads(name, threads)?),
+    }
+}
+
 /// Runs every golden below `folder` on a device; false where one is off, or none was found.
 pub fn run(folder: &Path, device: &str, say: &mut dyn FnMut(&str)) -> Result<bool> {
     if !folder.is_dir() {
         return Err(format!("{}: there is no such folder", folder.display()).into());
     }
-    let on = puna::device(device)?;
+    let on = device_of(device, None)?;
     let mut report = Report { say, right: 0, off: 0, skipped: 0 };
     visit(folder, folder, device, &on, &mut report)?;
     let Report { say, right, off, skipped } = report;

@@ -1,0 +1,150 @@
+//! Attention.
+
+use bytemuck::{Pod, Zeroable};
+use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
+use puna_tensor::{DType, Result};
+
+use super::copy::contiguous;
+use super::{NONE, type_name, unit};
+use crate::backend::{Cuda, Scratch};
+use crate::driver::Unit;
+use crate::launch::{Grid, Pointer, arguments};
+use crate::view::View;
+
+/// The threads of a block, and the keys of a tile.
+const TILE: usize = 128;
+
+/// `Sequences` of `attention.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Sequences {
+    q_starts: Pointer,
+    k_starts: Pointer,
+    lengths: Pointer,
+    page_table: Pointer,
+    sequences: u32,
+    tokens: u32,
+    keys: u32,
+    causal: u32,
+    columns: u32,
+    page_size: u32,
+    pages: u32,
+    unused: u32,
+}
+
+impl Sequences {
+    fn packed(q_starts: &Scratch, k_starts: &Scratch, tokens: usize, keys: usize, mask: Mask) -> Self {
+        Self {
+            q_starts: q_starts.pointer(),
+            k_starts: k_starts.pointer(),
+            lengths: Pointer::NONE,
+            page_table: Pointer::NONE,
+            sequences: (q_starts.elements() - 1) as u32,
+            tokens: tokens as u32,
+            keys: keys as u32,
+            causal: u32::from(mask == Mask::Causal),
+            columns: 0,
+            page_size: 1,
+            pages: 0,
+            unused: 0,
+        }
+    }
+}
+
+pub(super) fn family(q: DType, k: DType) -> Unit {
+    unit("attention.cu", [("T", type_name(q)), ("P", type_name(k)), NONE, NONE, NONE])
+}
+
+/// A block for each entry of the first two axes.
+fn grid(axes: [usize; 2], numbers: usize, dtype: DType) -> Grid {
+    Grid::of([axes[0], axes[1], 1]).threads(TILE as u32).shared(numbers * dtype.accumulator().unit_bytes())
+}
+
+fn forward(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &View, lse: Option<&View>) -> Result<()> {
+    let [tokens, heads, dim] = [q.shape()[0], q.shape()[1], q.shape()[2]];
+    let (kv_heads, v_dim) = (k.shape()[k.shape().rank() - 2], v.shape().last());
+    let arguments = arguments![
+        y.pointer(),
+        lse.map_or(Pointer::NONE, View::pointer),
+        q.pointer(),
+        k.pointer(),
+        v.pointer(),
+        s,
+        heads as u32,
+        kv_heads as u32,
+        dim as u32,
+        v_dim as u32,
+        scale
+    ];
+    let grid = grid([tokens, heads], dim + v_dim + TILE + TILE / 32, q.dtype);
+    cuda.launch(&family(q.dtype, k.dtype), "attention", grid, &arguments)
+}
+
+pub(super) fn attention(cuda: &Cuda, op: &Attention, inputs: &[View], y: &[View]) -> Result<()> {
+    let [q, k, v, q_starts, k_starts] = [0, 1, 2, 3, 4].map(|i: usize| contiguous(cuda, &inputs[i]));
+    let (q, k, v, q_starts, k_starts) = (q?, k?, v?, q_starts?, k_starts?);
+    let sequences = Sequences::packed(&q_starts, &k_starts, q.shape()[0], k.shape()[0], op.mask);
+    forward(cuda, [&q, &k, &v], sequences, op.scale, &y[0], y.get(1))
+}
+
+pub(super) fn paged_attention(cuda: &Cuda, op: &PagedAttention, inputs: &[View], y: &View) -> Result<()> {
+    let [q, k, v, table, q_starts, lengths] = [0, 1, 2, 3, 4, 5].map(|i: usize| contiguous(cuda, &inputs[i]));
+    let (q, k, v, table, q_starts, lengths) = (q?, k?, v?, table?, q_starts?, lengths?);
+    let packed = Sequences::packed(&q_starts, &lengths, q.shape()[0], 0, op.mask);
+    let sequences = Sequences {
+        k_starts: Pointer::NONE,
+        lengths: lengths.pointer(),
+        page_table: table.pointer(),
+        columns: table.shape()[1] as u32,
+        page_size: k.shape()[1] as u32,
+        pages: k.shape()[0] as u32,
+        ..packed
+    };
+    forward(cuda, [&q, &k, &v], sequences, op.scale, y, None)
+}
+
+pub(super) fn attention_backward(cuda: &Cuda, op: &AttentionBackward, inputs: &[View], results: &[View]) -> Result<()> {
+    let [dy, q, k, v, y, lse, q_starts, k_starts] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| contiguous(cuda, &inputs[i]));
+    let (dy, q, k, v, y, lse, q_starts, k_starts) = (dy?, q?, k?, v?, y?, lse?, q_starts?, k_starts?);
+    let [tokens, heads, dim] = [q.shape()[0], q.shape()[1], q.shape()[2]];
+    let [keys, kv_heads, v_dim] = [v.shape()[0], v.shape()[1], v.shape()[2]];
+    let family = family(q.dtype, k.dtype);
+    let delta = cuda.scratch([tokens, heads], q.dtype.accumulator())?;
+    let n = tokens * heads;
+    let arguments = arguments![delta.pointer(), dy.pointer(), y.pointer(), v_dim as u32, n as u64];
+    cuda.launch(&family, "attention_delta", Grid::of([n.div_ceil(TILE), 1, 1]).threads(TILE as u32), &arguments)?;
+    let sequences = Sequences::packed(&q_starts, &k_starts, tokens, keys, op.mask);
+    let arguments = arguments![
+        results[0].pointer(),
+        dy.pointer(),
+        q.pointer(),
+        k.pointer(),
+        v.pointer(),
+        lse.pointer(),
+        delta.pointer(),
+        sequences,
+        heads as u32,
+        kv_heads as u32,
+        dim as u32,
+        v_dim as u32,
+        op.scale
+    ];
+    cuda.launch(&family, "attention_dq", grid([tokens, heads], dim + TILE, q.dtype), &arguments)?;
+    let arguments = arguments![
+        results[1].pointer(),
+        results[2].pointer(),
+        dy.pointer(),
+        q.pointer(),
+        k.pointer(),
+        v.pointer(),
+        lse.pointer(),
+        delta.pointer(),
+        sequences,
+        heads as u32,
+        kv_heads as u32,
+        dim as u32,
+        v_dim as u32,
+        op.scale
+    ];
+    cuda.launch(&family, "attention_dkv", grid([keys, kv_heads], dim + v_dim + 2 * TILE, q.dtype), &arguments)
+}

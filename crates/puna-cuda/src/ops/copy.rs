@@ -1,0 +1,178 @@
+//! Copies, casts, filling.
+
+use puna_tensor::{BlockType, DType, Error, Kind, Result};
+
+use super::{NONE, type_name, unit};
+use crate::backend::{Cuda, Scratch};
+use crate::driver::Unit;
+use crate::launch::{Grid, Strides, arguments};
+use crate::view::View;
+
+/// The type of a unit of as many bytes as an element has.
+pub(super) fn unit_type(dtype: DType) -> &'static str {
+    match dtype.unit_bytes() {
+        8 => "u64",
+        4 => "u32",
+        2 => "u16",
+        _ => "u8",
+    }
+}
+
+pub(super) fn family(unit_type: &'static str) -> Unit {
+    unit("copy.cu", [("T", unit_type), NONE, NONE, NONE, NONE])
+}
+
+pub(super) fn cast_family(from: DType, to: DType) -> Unit {
+    unit("cast.cu", [("X", type_name(from)), ("Y", type_name(to)), NONE, NONE, NONE])
+}
+
+pub(super) fn decode_family(from: DType, to: DType) -> Unit {
+    unit("decode.cu", [("B", type_name(from)), ("Y", type_name(to)), NONE, NONE, NONE])
+}
+
+/// The elements of `x` to the places of `y`, which has its shape.
+pub(super) fn copy(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
+    if y.elements() == 0 {
+        return Ok(());
+    }
+    let (from, to, n, family) = match x.dtype {
+        // Of blocks bytes are copied: no unit is of a size that a load has.
+        DType::Block(_) => (Strides::new(x.byte_axes()), Strides::new(y.byte_axes()), x.bytes(), family("u8")),
+        _ => (x.strides(), y.strides(), x.elements(), family(unit_type(x.dtype))),
+    };
+    if from.is_one_run() && to.is_one_run() {
+        return cuda.driver.copy(y.pointer().0, x.pointer().0, x.bytes());
+    }
+    cuda.launch(&family, "copy", Grid::each(n), &arguments![y.pointer(), to, x.pointer(), from, n as u64])
+}
+
+/// The view itself where it is in row-major order, else a copy that is.
+pub(super) fn contiguous(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    if x.layout.is_contiguous() {
+        return Ok((*x).into());
+    }
+    let y = cuda.scratch(*x.shape(), x.dtype)?;
+    copy(cuda, x, &y)?;
+    Ok(y)
+}
+
+/// In row-major order and of this dtype: the view itself, or a copy.
+pub(super) fn contiguous_as(cuda: &Cuda, x: &View, dtype: DType) -> Result<Scratch> {
+    if x.dtype == dtype {
+        return contiguous(cuda, x);
+    }
+    let y = cuda.scratch(*x.shape(), dtype)?;
+    cast(cuda, x, &y)?;
+    Ok(y)
+}
+
+/// With these axes, in place where the strides allow it.
+pub(super) fn reshaped(cuda: &Cuda, x: &View, shape: impl Into<puna_tensor::Shape>) -> Result<Scratch> {
+    let shape = shape.into();
+    let reshape = |view: &View| view.layout.reshape(&shape).map(|layout| view.with(layout));
+    match reshape(x) {
+        Some(view) => Ok(view.into()),
+        None => {
+            Ok(contiguous(cuda, x)?.seen(|copy| reshape(copy).expect("a contiguous view takes any shape of as many elements")))
+        }
+    }
+}
+
+pub(super) fn cast(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
+    match (x.dtype, y.dtype) {
+        (a, b) if a == b => copy(cuda, x, y),
+        (DType::Block(_), _) => decode(cuda, x, y),
+        (_, DType::Block(block)) => encode(cuda, x, block, y),
+        (from, to) => {
+            let n = x.elements();
+            cuda.launch(
+                &cast_family(from, to),
+                "cast",
+                Grid::each(n),
+                &arguments![y.pointer(), x.pointer(), x.strides(), n as u64],
+            )
+        }
+    }
+}
+
+fn decode(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
+    let (n, rank) = (x.elements(), x.shape().rank());
+    let rows = Strides::new(x.byte_axes().take(rank - 1));
+    let arguments = arguments![y.pointer(), x.pointer(), rows, x.shape().last() as u64, n as u64];
+    cuda.launch(&decode_family(x.dtype, y.dtype), "decode", Grid::each(n), &arguments)
+}
+
+/// Blocks are formed on the host, by the one encoder that there is: a model is quantised once, and then has the bytes that every device gives.
+fn encode(cuda: &Cuda, x: &View, block: BlockType, y: &View) -> Result<()> {
+    let wide = contiguous_as(cuda, x, DType::F32)?;
+    let mut values = vec![0f32; x.elements()];
+    cuda.driver.download(wide.pointer().0, bytemuck::cast_slice_mut(&mut values))?;
+    let mut bytes = vec![0; y.bytes()];
+    puna_quant::encode(block, &values, &mut bytes).map_err(|e| Error::new(Kind::Argument, "cast", e.to_string()))?;
+    cuda.driver.upload(y.pointer().0, &bytes)
+}
+
+pub(super) fn concat(cuda: &Cuda, axis: usize, x: &[View], y: &View) -> Result<()> {
+    let mut start = 0;
+    for x in x {
+        let length = x.shape()[axis];
+        let part = y.layout.slice(axis, start, length).expect("inference has summed the lengths");
+        copy(cuda, x, &y.with(part))?;
+        start += length;
+    }
+    Ok(())
+}
+
+pub(super) fn assign(cuda: &Cuda, source: &View, destination: &View) -> Result<()> {
+    let layout = source.layout.broadcast(destination.shape()).expect("inference has found that it broadcasts");
+    copy(cuda, &source.with(layout), destination)
+}
+
+pub(super) fn fill(cuda: &Cuda, value: f64, y: &View) -> Result<()> {
+    let n = y.elements();
+    let bits = match y.dtype {
+        DType::F64 => value.to_bits(),
+        DType::F32 => u64::from((value as f32).to_bits()),
+        DType::F16 | DType::BF16 => u64::from(half_bits(value, y.dtype)),
+        DType::I64 => value as i64 as u64,
+        DType::U32 => u64::from(value as u32),
+        DType::U8 => u64::from(value as u8),
+        DType::Block(_) => unreachable!("inference refuses to fill blocks"),
+    };
+    cuda.launch(&family(unit_type(y.dtype)), "fill", Grid::each(n), &arguments![y.pointer(), n as u64, bits])
+}
+
+/// A double as a half, rounded once: first to f32 toward odd, which keeps what the second rounding needs to know.
+fn half_bits(value: f64, dtype: DType) -> u16 {
+    let nearest = value as f32;
+    let mut odd = nearest;
+    if !value.is_nan() && f64::from(nearest) != value {
+        let away = f64::from(nearest).abs() > value.abs();
+        odd = f32::from_bits((nearest.to_bits() - u32::from(away)) | 1);
+    }
+    if dtype == DType::F16 { half::f16::from_f32(odd).to_bits() } else { half::bf16::from_f32(odd).to_bits() }
+}
+
+pub(super) fn arange(cuda: &Cuda, y: &View) -> Result<()> {
+    let n = y.elements();
+    cuda.launch(&family("u32"), "arange", Grid::each(n), &arguments![y.pointer(), n as u64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_double_is_rounded_to_a_half_once() {
+        // Halfway between 1 and the next bf16, and a little more than f32 holds.
+        let half = 1.0 + 2f64.powi(-8);
+        assert_eq!(half_bits(half, DType::BF16), 0x3f80);
+        assert_eq!(half_bits(half + 2f64.powi(-50), DType::BF16), 0x3f81);
+        assert_eq!(half_bits(-half - 2f64.powi(-50), DType::BF16), 0xbf81);
+        assert_eq!(half_bits(1.0 + 2f64.powi(-11) + 2f64.powi(-50), DType::F16), 0x3c01);
+        assert_eq!(half_bits(65520.0 - 1e-9, DType::F16), 0x7bff);
+        assert_eq!(half_bits(f64::INFINITY, DType::F16), 0x7c00);
+        assert_eq!(half_bits(1e300, DType::BF16), 0x7f80);
+        assert!(half::f16::from_bits(half_bits(f64::NAN, DType::F16)).is_nan());
+    }
+}

@@ -1,0 +1,216 @@
+//! Products.
+
+use puna_tensor::op::{Activations, LowRank, Parts, Projection};
+use puna_tensor::{DType, Layout, Result, Shape, Tensor};
+
+use super::copy::{contiguous_as, reshaped};
+use super::{NONE, type_name, unit};
+use crate::backend::{Cuda, Scratch};
+use crate::driver::Unit;
+use crate::launch::{Grid, Pointer, Strides, arguments};
+use crate::view::View;
+
+/// How many rows and columns of a result a block computes.
+const TILE: usize = 64;
+
+pub(super) fn family(x: DType, weight: DType, y: DType) -> Unit {
+    let define = if weight.block().is_some() { "B" } else { "W" };
+    unit("matmul.cu", [("X", type_name(x)), (define, type_name(weight)), ("Y", type_name(y)), NONE, NONE])
+}
+
+/// A product `a b`, or `a b^T`, and what follows it before the one rounding.
+struct Product<'a> {
+    /// `[.., M, K]`.
+    a: View,
+    /// `[.., K, N]`, or `[N, K]` where `transposed`; floats or blocks.
+    b: View,
+    transposed: bool,
+    /// Added to the scaled product: `[M, N]`.
+    add: Option<&'a View>,
+    scale: f64,
+    /// `[N]`.
+    factor: Option<&'a View>,
+    /// `[N]`.
+    bias: Option<&'a View>,
+}
+
+impl<'a> Product<'a> {
+    fn new(a: View, b: View, transposed: bool) -> Self {
+        Product { a, b, transposed, add: None, scale: 1.0, factor: None, bias: None }
+    }
+
+    /// Into `c`, contiguous.
+    fn run(&self, cuda: &Cuda, c: &View) -> Result<()> {
+        let (a, b) = (&self.a, &self.b);
+        let split = |shape: &Shape| {
+            let (leading, &[rows, columns]) = shape.split_last_chunk().expect("a matrix has two axes");
+            (Shape::new(leading).expect("fewer axes than before"), rows, columns)
+        };
+        let ((leading_a, m, k), (leading_b, b0, b1)) = (split(a.shape()), split(b.shape()));
+        let n = if self.transposed { b0 } else { b1 };
+        let batch = leading_a.broadcast(&leading_b).expect("inference has found the shape that both broadcast to");
+        let batches = batch.elements();
+        if m * n * batches == 0 {
+            return Ok(());
+        }
+        let strides = |view: &View| {
+            let strides = view.layout.strides();
+            (strides[strides.len() - 2] as i64, strides[strides.len() - 1] as i64)
+        };
+        let over = |view: &View, leading: &Shape| batch_strides(view, leading, &batch);
+        let (sa_m, sa_k) = strides(a);
+        let (s0, s1) = strides(b);
+        // Rows of b as the kernel counts them: along k, or along n.
+        let (sb0, sb1, by_rows) = match b.dtype {
+            DType::Block(block) => (s0 / block.values() as i64 * block.bytes() as i64, 1, !self.transposed),
+            _ if self.transposed => (s0, s1, false),
+            // As it lies in memory: k first, where n's elements are neighbours.
+            _ if s1 == 1 => (s0, s1, true),
+            _ => (s1, s0, false),
+        };
+        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
+        let arguments = arguments![
+            c.pointer(),
+            a.pointer(),
+            over(a, &leading_a),
+            sa_m,
+            sa_k,
+            b.pointer(),
+            over(b, &leading_b),
+            sb0,
+            sb1,
+            i32::from(by_rows),
+            m as u32,
+            n as u32,
+            k as u32,
+            batches as u32,
+            pointer(self.add),
+            self.scale,
+            pointer(self.factor),
+            pointer(self.bias)
+        ];
+        let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(65535)]);
+        cuda.launch(&family(a.dtype, b.dtype, c.dtype), "matmul", grid, &arguments)
+    }
+}
+
+/// Where each product's matrix begins.
+fn batch_strides(view: &View, leading: &Shape, batch: &Shape) -> Strides {
+    let shift = batch.rank() - leading.rank();
+    let axis = |i: usize| match i.checked_sub(shift) {
+        Some(own) if leading[own] != 1 || batch[i] == 1 => (batch[i], view.layout.strides()[own]),
+        _ => (batch[i], 0),
+    };
+    Strides::new((0..batch.rank()).map(axis))
+}
+
+pub(super) fn matmul(cuda: &Cuda, a: &View, b: &View, c: &View) -> Result<()> {
+    Product::new(*a, *b, false).run(cuda, c)
+}
+
+pub(super) fn int8_blocks(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
+    let (columns, rows) = (x.shape().last(), x.shape().rows());
+    let blocks = columns.div_ceil(32);
+    if x.elements() == 0 {
+        return Ok(());
+    }
+    let family = family(DType::F32, DType::F32, DType::F32);
+    let n = rows * blocks;
+    let arguments = arguments![y.pointer(), x.pointer(), x.strides(), columns as u32, blocks as u32, n as u64];
+    cuda.launch(&family, "int8_blocks", Grid::each(n * 32), &arguments)
+}
+
+/// `[.., K]` as `[rows, K]`.
+fn as_rows(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    reshaped(cuda, x, [x.shape().rows(), x.shape().last()])
+}
+
+/// The same of a result, which is contiguous.
+fn result_rows(y: &View) -> View {
+    let shape = Shape::from([y.shape().rows(), y.shape().last()]);
+    y.with(y.layout.reshape(&shape).expect("results are contiguous"))
+}
+
+/// What a product with blocks reads in place of `x [rows, K]`.
+pub(super) fn as_int8(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    let single = contiguous_as(cuda, x, DType::F32)?;
+    let y = cuda.scratch(*x.shape(), DType::F32)?;
+    int8_blocks(cuda, &single, &y)?;
+    contiguous_as_scratch(cuda, y, x.dtype.accumulator())
+}
+
+fn contiguous_as_scratch(cuda: &Cuda, x: Scratch, dtype: DType) -> Result<Scratch> {
+    if x.dtype == dtype { Ok(x) } else { contiguous_as(cuda, &x, dtype) }
+}
+
+pub(super) fn linears(cuda: &Cuda, parts: &[Parts], activations: Activations, inputs: &[&Tensor], y: &[View]) -> Result<()> {
+    let x = as_rows(cuda, &View::of(inputs[0]))?;
+    let mut rest = &inputs[1..];
+    let mut projections = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (these, others) = rest.split_at(part.inputs());
+        projections.push(part.projection(these));
+        rest = others;
+    }
+    let results: Vec<View> = y.iter().map(result_rows).collect();
+    project(cuda, &x, activations, &projections, &results)
+}
+
+/// The products of `x [rows, K]` with several weights, into `y [rows, N]` each; blocks' activations are rounded once for all.
+pub(super) fn project(cuda: &Cuda, x: &View, activations: Activations, projections: &[Projection<'_>], y: &[View]) -> Result<()> {
+    let blocks = projections.iter().any(|projection| projection.weight.dtype().block().is_some());
+    let int8 = if blocks && activations == Activations::Int8 { Some(as_int8(cuda, x)?) } else { None };
+    for (projection, y) in projections.iter().zip(y) {
+        let weight = View::of(projection.weight);
+        let read = match (&int8, weight.dtype) {
+            (Some(int8), DType::Block(_)) => **int8,
+            _ => *x,
+        };
+        linear(cuda, x, &read, projection, y)?;
+    }
+    Ok(())
+}
+
+/// One product; `read` is what the weight meets, `x` what the low-rank pair does.
+fn linear(cuda: &Cuda, x: &View, read: &View, projection: &Projection<'_>, y: &View) -> Result<()> {
+    let wide = y.dtype.accumulator();
+    let vector = |tensor: Option<&Tensor>| tensor.map(|tensor| contiguous_as(cuda, &View::of(tensor), wide)).transpose();
+    let (factor, bias) = (vector(projection.factor)?, vector(projection.bias)?);
+    let main = Product::new(*read, View::of(projection.weight), true);
+    let Some(LowRank { a, b, scale, .. }) = projection.adapter else {
+        return Product { factor: factor.as_deref(), bias: bias.as_deref(), ..main }.run(cuda, y);
+    };
+    let (rows, rank) = (x.shape()[0], a.dim(0));
+    let sum = cuda.scratch(*y.shape(), wide)?;
+    main.run(cuda, &sum)?;
+    let inner = cuda.scratch([rows, rank], wide)?;
+    Product::new(*x, View::of(a), true).run(cuda, &inner)?;
+    let outer = Product::new(*inner, View::of(b), true);
+    Product { add: Some(&sum), scale, factor: factor.as_deref(), bias: bias.as_deref(), ..outer }.run(cuda, y)
+}
+
+/// `x [rows, K]` times `weight [N, K]`, into `y [rows, N]` of any float dtype.
+pub(super) fn times_transposed(cuda: &Cuda, x: &View, weight: &View, y: &View) -> Result<()> {
+    Product::new(*x, *weight, true).run(cuda, y)
+}
+
+/// `dy [rows, N]` times `weight [N, K]`, into `dx [rows, K]`.
+pub(super) fn times(cuda: &Cuda, dy: &View, weight: &View, dx: &View) -> Result<()> {
+    Product::new(*dy, *weight, false).run(cuda, dx)
+}
+
+/// `dy^T x`, added to `sum [N, K]` where there is something in it.
+pub(super) fn add_outer(cuda: &Cuda, dy: &View, x: &View, add: bool, sum: &View) -> Result<()> {
+    let turned = dy.with(transpose(&dy.layout));
+    let product = Product::new(turned, *x, false);
+    Product { add: add.then_some(sum), ..product }.run(cuda, sum)
+}
+
+fn transpose(layout: &Layout) -> Layout {
+    layout.permute(&[1, 0].into()).expect("a matrix of floats")
+}
+
+pub(super) fn linear_input_grad(cuda: &Cuda, dy: &View, weight: &View, dx: &View) -> Result<()> {
+    let dy = as_rows(cuda, dy)?;
+    times(cuda, &dy, weight, &result_rows(dx))
+}

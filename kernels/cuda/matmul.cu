@@ -1,0 +1,94 @@
+// matmul: the plain product, right for every shape, layout, dtype and architecture; what the fast paths are measured against.
+// c[z, m, n] = round((add[m, n] + scale * sum_k a[z, m, k] * b[z, k, n]) * factor[n] + bias[n])
+// a X, any strides; b W, any strides, or blocks of B in rows along k (or along n, where `by_rows`) -> c Y, contiguous; add, factor, bias in the
+// accumulating dtype, or absent
+// grid n / 64, m / 64, z | block 256 | shared 64 x 16 of each              X, W or B, Y: from the launch
+// bound by fused multiply-adds. Order: one chain over k for each result, in f32 (f64 for f64), whatever m, n and z are.
+#include "blocks.cuh"
+
+typedef Wide<X>::type A;
+
+#define TILE 64
+#define DEPTH 16
+
+#ifdef B
+typedef u8 Weight;
+#define WEIGHT_AT(row, column) ((A)block_value<B>(b + (row) * sb0 + (i64)((column) / BlockShape<B>::VALUES) * BlockShape<B>::BYTES, (int)((column) % BlockShape<B>::VALUES)))
+#else
+typedef W Weight;
+#define WEIGHT_AT(row, column) ((A)widen(b[(row) * sb0 + (column) * sb1]))
+#endif
+
+// Element (row, column) of b is `row * sb0 + column * sb1` from its beginning; rows are k where `by_rows`, else n.
+extern "C" __global__ void __launch_bounds__(256)
+matmul(Y* __restrict__ c, const X* __restrict__ a, const Layout batch_a, i64 sa_m, i64 sa_k, const Weight* __restrict__ b, const Layout batch_b,
+       i64 sb0, i64 sb1, int by_rows, u32 m, u32 n, u32 k, u32 batches, const A* __restrict__ add, double scale, const A* __restrict__ factor,
+       const A* __restrict__ bias) {
+    __shared__ A as[DEPTH][TILE + 4];
+    __shared__ A bs[DEPTH][TILE + 4];
+    const int tid = threadIdx.x, tx = tid % 16, ty = tid / 16;
+    const u32 m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
+    const Weight* first = b;
+    for (u32 z = blockIdx.z; z < batches; z += gridDim.z) {
+        const X* az = a + offset_of(batch_a, z);
+        b = first + offset_of(batch_b, z);
+        A acc[4][4] = {};
+        for (u32 k0 = 0; k0 < k; k0 += DEPTH) {
+            // Neighbouring lanes read along the axis whose elements lie side by side.
+            for (int i = tid; i < TILE * DEPTH; i += 256) {
+                const int kk = sa_k == 1 ? i % DEPTH : i / TILE, r = sa_k == 1 ? i / DEPTH : i % TILE;
+                as[kk][r] = m0 + r < m && k0 + kk < k ? widen(az[(i64)(m0 + r) * sa_m + (i64)(k0 + kk) * sa_k]) : (A)0;
+            }
+            for (int i = tid; i < TILE * DEPTH; i += 256) {
+                const int kk = by_rows ? i / TILE : i % DEPTH, r = by_rows ? i % TILE : i / DEPTH;
+                const i64 row = by_rows ? (i64)(k0 + kk) : (i64)(n0 + r), column = by_rows ? (i64)(n0 + r) : (i64)(k0 + kk);
+                bs[kk][r] = n0 + r < n && k0 + kk < k ? WEIGHT_AT(row, column) : (A)0;
+            }
+            __syncthreads();
+#pragma unroll
+            for (int kk = 0; kk < DEPTH; kk++) {
+                A x[4], y[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) x[i] = as[kk][ty * 4 + i], y[i] = bs[kk][tx * 4 + i];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++) acc[i][j] = fma_of(x[i], y[j], acc[i][j]);
+            }
+            __syncthreads();
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const u32 row = m0 + ty * 4 + i, column = n0 + tx * 4 + j;
+                if (row >= m || column >= n) continue;
+                A v = acc[i][j] * (A)scale;
+                if (add) v = add[(u64)row * n + column] + v;
+                if (factor) v *= factor[column];
+                if (bias) v += bias[column];
+                c[((u64)z * m + row) * n + column] = narrow<Y>(v);
+            }
+    }
+}
+
+// x rounded to 8-bit integers with a scale for each 32 of a row, as puna-quant defines it, and multiplied out again: a warp a block.
+extern "C" __global__ void __launch_bounds__(256) int8_blocks(float* __restrict__ y, const float* __restrict__ x, const Layout lx, u32 columns, u32 blocks, u64 n) {
+    const u64 i = thread_number() / 32, row = i / blocks;
+    const u32 k = (u32)(i % blocks) * 32 + (threadIdx.x & 31);
+    if (i >= n) return;
+    const float v = k < columns ? x[offset_of(lx, row * columns + k)] : 0.0f;
+    // The order of magnitudes is that of their bits, with infinities and NaNs above all numbers.
+    u32 largest = float_bits(v) & 0x7FFFFFFFu;
+#pragma unroll
+    for (int o = 16; o > 0; o >>= 1) largest = max(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, o));
+    if (k >= columns) return;
+    float out = 0.0f;
+    if (largest >= 0x7F800000u) {
+        out = NOT_A_NUMBER;
+    } else {
+        const float d = __fdiv_rn(bits_float(largest), 127.0f);
+        if (d >= 1.17549435e-38f) out = __fmul_rn(d, rintf(__fmul_rn(v, __fdiv_rn(1.0f, d))));
+    }
+    y[row * columns + k] = out;
+}
