@@ -12,7 +12,8 @@ use crate::reference::{Adapter, Layer, Sums};
 use crate::{Array, reference};
 
 pub(crate) const CASES: &[Case] = cases! {
-    "matmul" => matmul_is_its_formula, matmul_broadcasts_its_batches, matmul_propagates_nan_and_infinity, matmul_of_many_tiles, matmul_rows_do_not_depend_on_neighbours;
+    "matmul" => matmul_is_its_formula, matmul_broadcasts_its_batches, matmul_propagates_nan_and_infinity, matmul_of_many_tiles, matmul_rows_do_not_depend_on_neighbours,
+        halves_in_whole_pieces, halves_in_whole_pieces_do_not_depend_on_neighbours;
     "int8_blocks" => int8_blocks_is_its_definition_to_the_bit;
     "linear" => linear_of_every_weight, linear_of_any_shape, linear_of_packed_weights_has_the_same_bits, linear_rows_do_not_depend_on_neighbours, linear_reads_strided_inputs,
         linear_reads_weights_cut_out_of_larger_ones, linear_of_the_largest_quants, linear_of_many_blocks, linear_with_factor_and_dropout,
@@ -64,6 +65,61 @@ fn matmul_of_many_tiles(device: &Device) {
         let mut draw = Draw::new(62);
         let ((a, ta), (b, tb)) = (draw.input(device, &[m, k], dtype), draw.input(device, &[k, n], dtype));
         check(&format!("{m} {k} {n}"), &Op::MatMul, &[&ta, &tb], &[Expected::sums(dtype, &reference::matmul(&a, &b), k)]);
+    }
+}
+
+/// The values of a product's operand, laid down turned: its columns are lines of memory.
+fn turned(device: &Device, values: &Array, dtype: DType) -> Tensor {
+    let rank = values.shape.len();
+    let order: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+    tensor(device, &values.permute(&order), dtype).transpose(rank - 2, rank - 1).expect("transpose")
+}
+
+/// Halves whose lines are whole pieces of 16 bytes, which matrix units take: every layout, edges of tiles, batches, what follows a sum.
+fn halves_in_whole_pieces(device: &Device) {
+    let sizes = [[1, 8, 8], [3, 72, 40], [16, 64, 64], [17, 136, 96], [65, 56, 200], [130, 136, 72], [8, 8, 0]];
+    for (dtype, [m, n, k]) in [DType::F16, DType::BF16].into_iter().flat_map(|dtype| sizes.map(|size| (dtype, size))) {
+        let mut draw = Draw::new(101);
+        let (a, b) = (draw.floats(&[m, k], dtype), draw.floats(&[k, n], dtype));
+        let expected = [Expected::sums(dtype, &reference::matmul(&a, &b), k.max(1))];
+        for (ta, how_a) in [(tensor(device, &a, dtype), ""), (turned(device, &a, dtype), ", left turned")] {
+            for (tb, how_b) in [(tensor(device, &b, dtype), ""), (turned(device, &b, dtype), ", right turned")] {
+                check(&format!("{m} {k} {n}{how_a}{how_b}"), &Op::MatMul, &[&ta, &tb], &expected);
+            }
+        }
+        for parts in PARTS {
+            let drawn = Drawn::new(device, [n, k], dtype, parts, 102);
+            let (x, t) = (a.clone(), tensor(device, &a, dtype));
+            let op = Op::Linear(Linear { parts: drawn.parts(), activations: Activations::Exact });
+            let inputs = [vec![&t], drawn.inputs()].concat();
+            check(&format!("{m} {k} {n}, {parts:?}"), &op, &inputs, &[drawn.expected(&x, dtype, Activations::Exact)]);
+        }
+        let (w, tw) = weight(device, [n, k], dtype, 103);
+        let dy = draw.floats(&[m, n], dtype);
+        let sums = reference::linear_input_grad(&dy, &w);
+        let op = Op::LinearInputGrad(LinearInputGrad);
+        check(&format!("{m} {k} {n}"), &op, &[&tensor(device, &dy, dtype), &tw], &[Expected::sums(dtype, &sums, n)]);
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        let mut draw = Draw::new(104);
+        let (a, b) = (draw.floats(&[2, 3, 5, 16], dtype), draw.floats(&[3, 16, 24], dtype));
+        let expected = [Expected::sums(dtype, &reference::matmul(&a, &b), 16)];
+        for tb in [tensor(device, &b, dtype), turned(device, &b, dtype)] {
+            check("batches of whole pieces", &Op::MatMul, &[&tensor(device, &a, dtype), &tb], &expected);
+        }
+    }
+}
+
+fn halves_in_whole_pieces_do_not_depend_on_neighbours(device: &Device) {
+    for dtype in [DType::F16, DType::BF16] {
+        let mut draw = Draw::new(105);
+        let x = tensor(device, &draw.floats(&[150, 264], dtype), dtype);
+        let w = tensor(device, &draw.floats(&[72, 264], dtype), dtype);
+        let all = x.linear(&w, Activations::Exact).expect("linear");
+        for (start, rows) in NEIGHBOURS.into_iter().chain([(20, 17), (3, 100)]) {
+            let some = x.slice(0, start, rows).and_then(|x| x.linear(&w, Activations::Exact)).expect("linear");
+            same_bits(&format!("{dtype}: {rows} rows of 150"), &some, &all.slice(0, start, rows).expect("slice"));
+        }
     }
 }
 

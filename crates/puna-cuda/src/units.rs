@@ -18,11 +18,12 @@ pub struct CheckedUnit {
 
 /// What a card may be asked to compile, but for mixtures of dtypes that differ in a load and a rounding from those here.
 pub fn units() -> Vec<CheckedUnit> {
-    ops::units().into_iter().map(|unit| checked(&unit, 75)).collect()
+    ops::units().iter().map(checked).collect()
 }
 
-fn checked(unit: &Unit, capability: u32) -> CheckedUnit {
+fn checked(unit: &Unit) -> CheckedUnit {
     let defines = unit.defines().map(|(name, value)| format!("{name}={value}")).collect();
+    let capability = if unit.source.contains("_sm80") { 80 } else { 75 };
     CheckedUnit { source: unit.source, defines, capability }
 }
 

@@ -1,5 +1,6 @@
 //! Products.
 
+use bytemuck::{Pod, Zeroable};
 use puna_tensor::op::{Activations, LowRank, Parts, Projection};
 use puna_tensor::{DType, Layout, Result, Shape, Tensor};
 
@@ -60,6 +61,14 @@ impl<'a> Product<'a> {
         let over = |view: &View, leading: &Shape| batch_strides(view, leading, &batch);
         let (sa_m, sa_k) = strides(a);
         let (s0, s1) = strides(b);
+        let along_n = if self.transposed { (s0, s1) } else { (s1, s0) };
+        let lines = (Lines::of(a, (sa_m, sa_k), &leading_a), Lines::of(b, along_n, &leading_b));
+        if let (Some(a_lines), Some(b_lines)) = lines
+            && fast(cuda, a.dtype, b.dtype, c.dtype)
+        {
+            let batches = (over(a, &leading_a), over(b, &leading_b), batches);
+            return self.run_fast(cuda, c, [m, n, k], (a_lines, b_lines), batches);
+        }
         // Rows of b as the kernel counts them: along k, or along n.
         let (sb0, sb1, by_rows) = match b.dtype {
             DType::Block(block) => (s0 / block.values() as i64 * block.bytes() as i64, 1, !self.transposed),
@@ -91,6 +100,106 @@ impl<'a> Product<'a> {
         ];
         let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(65535)]);
         cuda.launch(&family(a.dtype, b.dtype, c.dtype), "matmul", grid, &arguments)
+    }
+}
+
+impl Product<'_> {
+    /// On the tensor cores.
+    fn run_fast(
+        &self,
+        cuda: &Cuda,
+        c: &View,
+        [m, n, k]: [usize; 3],
+        (a, b): (Lines, Lines),
+        (batch_a, batch_b, batches): (Strides, Strides, usize),
+    ) -> Result<()> {
+        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
+        let after = After {
+            add: pointer(self.add),
+            factor: pointer(self.factor),
+            bias: pointer(self.bias),
+            scale: self.scale as f32,
+            unused: 0,
+        };
+        let (pa, pb) = (self.a.pointer(), self.b.pointer());
+        // Few rows: what they wait for is the weight, which a warp reads 16 rows of.
+        if m <= 16 && batches == 1 && !a.turned && !b.turned {
+            let arguments = arguments![c.pointer(), pa, a.stride, pb, b.stride, m as u32, n as u32, k as u32, after];
+            let grid = Grid::of([n.div_ceil(64), 1, 1]).threads(128).shared(4 * 8 * 2048);
+            return cuda.launch(&linear_sm80(self.a.dtype, c.dtype), "linear_sm80", grid, &arguments);
+        }
+        // The larger tile where it still gives most multiprocessors something to do.
+        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= 64;
+        let (tile, threads) = if large { (128, 256) } else { (64, 128) };
+        let family = matmul_sm80(self.a.dtype, c.dtype, [a.turned, b.turned], large);
+        let arguments = arguments![
+            c.pointer(),
+            pa,
+            batch_a,
+            a.stride,
+            pb,
+            batch_b,
+            b.stride,
+            m as u32,
+            n as u32,
+            k as u32,
+            batches as u32,
+            after
+        ];
+        let grid = Grid::of([n.div_ceil(tile), m.div_ceil(tile), batches.min(65535)]).threads(threads).shared(4 * 2 * tile * 64);
+        cuda.launch(&family, "matmul_sm80", grid, &arguments)
+    }
+}
+
+/// Whether the tensor cores of sm_80 take operands of these dtypes.
+fn fast(cuda: &Cuda, a: DType, b: DType, c: DType) -> bool {
+    let half = matches!(a, DType::F16 | DType::BF16);
+    cuda.driver.card().capability >= 80 && half && a == b && (c == a || c == DType::F32)
+}
+
+pub(super) fn matmul_sm80(x: DType, y: DType, turned: [bool; 2], large: bool) -> Unit {
+    let flag = |set: bool| if set { "1" } else { "0" };
+    let size = if large { "2" } else { "1" };
+    let [a, b] = turned.map(flag);
+    unit("matmul_sm80.cu", [("T", type_name(x)), ("Y", type_name(y)), ("A_TURNED", a), ("B_TURNED", b), ("SIZE", size)])
+}
+
+pub(super) fn linear_sm80(x: DType, y: DType) -> Unit {
+    unit("linear_sm80.cu", [("T", type_name(x)), ("Y", type_name(y)), NONE, NONE, NONE])
+}
+
+/// `After` of `mma.cuh`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct After {
+    add: Pointer,
+    factor: Pointer,
+    bias: Pointer,
+    scale: f32,
+    unused: u32,
+}
+
+/// How an operand lies in memory, where its lines can be copied 16 bytes at a time.
+#[derive(Clone, Copy)]
+struct Lines {
+    /// From a line to the next, in elements.
+    stride: i64,
+    /// Whether they run along the operand's rows, and not along k.
+    turned: bool,
+}
+
+impl Lines {
+    /// `strides`: along the rows, and along k.
+    fn of(view: &View, (along_rows, along_k): (i64, i64), leading: &Shape) -> Option<Self> {
+        // Depends on the lengths alone, not on how many lines there are: so a row has the same bits alone and among many.
+        let lines = match (along_rows, along_k) {
+            (stride, 1) if stride % 8 == 0 => Self { stride, turned: false },
+            (1, stride) if stride % 8 == 0 => Self { stride, turned: true },
+            _ => return None,
+        };
+        let batches = &view.layout.strides()[..leading.rank()];
+        let aligned = view.pointer().0 % 16 == 0 && batches.iter().all(|stride| stride % 8 == 0);
+        aligned.then_some(lines)
     }
 }
 
