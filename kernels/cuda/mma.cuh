@@ -20,10 +20,11 @@ struct After {
 
 // `at`: the result's place, `column` its n.
 __device__ __forceinline__ float finish(float sum, const After& after, u64 at, u32 column) {
-    float v = sum * after.scale;
-    if (after.add) v = after.add[at] + v;
-    if (after.factor) v *= after.factor[column];
-    if (after.bias) v += after.bias[column];
+    // Rounded one by one, so that it is the same in every kernel.
+    float v = __fmul_rn(sum, after.scale);
+    if (after.add) v = __fadd_rn(after.add[at], v);
+    if (after.factor) v = __fmul_rn(v, after.factor[column]);
+    if (after.bias) v = __fadd_rn(v, after.bias[column]);
     return v;
 }
 

@@ -18,12 +18,12 @@ macro_rules! sources {
 /// The kernels.
 pub const KERNELS: &[Source] = sources! {
     "cuda": "elementwise.cu" "copy.cu" "cast.cu" "decode.cu" "index.cu" "reduce.cu" "sort.cu" "random.cu" "matmul.cu" "norm.cu" "rope.cu"
-        "attention.cu" "matmul_sm80.cu" "linear_sm80.cu" "mlp.cu" "softmax.cu" "loss.cu" "optimizer.cu";
+        "attention.cu" "attention_sm80.cu" "matmul_sm80.cu" "linear_sm80.cu" "mlp.cu" "softmax.cu" "loss.cu" "optimizer.cu";
 };
 
 /// What they include.
 pub const HEADERS: &[Source] = sources! {
-    "cuda": "common.cuh" "ptx.cuh" "number.cuh" "block_reduce.cuh" "blocks.cuh" "philox.cuh" "mma.cuh";
+    "cuda": "common.cuh" "ptx.cuh" "number.cuh" "block_reduce.cuh" "blocks.cuh" "philox.cuh" "mma.cuh" "sequences.cuh";
 };
 
 /// The emulator: a runtime, and what stands in for CUDA's language and for `ptx.cuh`.

@@ -77,11 +77,15 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
                     let mut results = results.lock().expect("no thread panics with it");
                     match compiled {
                         Ok(compiled) => {
+                            let place = format!("{} {} {architecture}", unit.source, unit.defines.join(" "));
                             for (entry, needs) in entries(&compiled.log) {
+                                // The plain kernels hold doubles too, and are not what anything waits for.
+                                if needs.spills > 0 && FAST.iter().any(|word| unit.source.contains(word)) {
+                                    results.1.push(format!("{place} {entry}: {} bytes of registers spill", needs.spills));
+                                }
                                 results.0.entry((unit.source, entry)).or_default().entry(architecture).or_default().join(needs);
                             }
                             let warnings = compiled.log.lines().filter(|line| line.contains("warning"));
-                            let place = format!("{} {} {architecture}", unit.source, unit.defines.join(" "));
                             results.1.extend(warnings.map(|line| format!("{place}: {line}")).collect::<Vec<_>>());
                         }
                         Err(error) => results.1.push(error.to_string()),
@@ -91,13 +95,6 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
         }
     });
     let (table, mut complaints) = results.into_inner().expect("no thread panics with it");
-    // The plain kernels hold doubles too, and are not what anything waits for.
-    for ((source, entry), architectures) in table.iter().filter(|((source, _), _)| FAST.iter().any(|word| source.contains(word)))
-    {
-        for (architecture, needs) in architectures.iter().filter(|(_, needs)| needs.spills > 0) {
-            complaints.push(format!("{source} {entry} {architecture}: {} bytes of registers spill", needs.spills));
-        }
-    }
     let text = markdown(&table);
     say(&text);
     if request.only.is_none() {

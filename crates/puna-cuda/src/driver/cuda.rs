@@ -122,6 +122,7 @@ impl Cuda {
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let capability = (major * 10 + minor) as u32;
+        let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
         if capability < 75 {
             return Err(fail(place, format!("{name} has compute capability {major}.{minor}; 7.5 or later is needed")));
         }
@@ -132,7 +133,7 @@ impl Cuda {
         let mut stream = std::ptr::null_mut();
         call!(place, cuStreamCreate(&mut stream, sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32))?;
         Ok(Self {
-            card: Card { name, capability },
+            card: Card { name, capability, multiprocessors },
             place: place.to_owned(),
             device: handle,
             context,

@@ -134,7 +134,8 @@ pub(crate) struct Emulator {
 impl Emulator {
     pub(crate) fn new(options: Options) -> Result<Self> {
         drop(Runtime::get()?);
-        let card = Card { name: format!("emulator of sm_{}", options.capability), capability: options.capability };
+        let card =
+            Card { name: format!("emulator of sm_{}", options.capability), capability: options.capability, multiprocessors: 1 };
         Ok(Self { card, options, modules: Mutex::default() })
     }
 

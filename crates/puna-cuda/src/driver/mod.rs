@@ -20,6 +20,8 @@ pub(crate) struct Card {
     pub(crate) name: String,
     /// The compute capability times ten: 75, 80, 90.
     pub(crate) capability: u32,
+    /// How many multiprocessors it has.
+    pub(crate) multiprocessors: usize,
 }
 
 /// A kernel source with what is defined before it: what is compiled and loaded as one. Unused definitions have empty names.

@@ -63,6 +63,9 @@ fn grid(axes: [usize; 2], numbers: usize, dtype: DType) -> Grid {
 fn forward(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &View, lse: Option<&View>) -> Result<()> {
     let [tokens, heads, dim] = [q.shape()[0], q.shape()[1], q.shape()[2]];
     let (kv_heads, v_dim) = (k.shape()[k.shape().rank() - 2], v.shape().last());
+    if fast(cuda, q, k, dim, v_dim) {
+        return forward_sm80(cuda, [q, k, v], s, scale, y, lse);
+    }
     let arguments = arguments![
         y.pointer(),
         lse.map_or(Pointer::NONE, View::pointer),
@@ -78,6 +81,74 @@ fn forward(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &Vie
     ];
     let grid = grid([tokens, heads], dim + v_dim + TILE + TILE / 32, q.dtype);
     cuda.launch(&family(q.dtype, k.dtype), "attention", grid, &arguments)
+}
+
+/// Whether the tensor cores of sm_80 take these.
+fn fast(cuda: &Cuda, q: &View, k: &View, dim: usize, v_dim: usize) -> bool {
+    let half = matches!(q.dtype, DType::F16 | DType::BF16);
+    let shape = dim == v_dim && matches!(dim, 32 | 64 | 128);
+    cuda.driver.card().capability >= 80 && half && q.dtype == k.dtype && shape
+}
+
+/// The keys of a split, as `attention_sm80.cu` has them.
+const SPLIT: usize = 512;
+
+/// `Outputs` of `attention_sm80.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Outputs {
+    y: Pointer,
+    lse: Pointer,
+    partial: Pointer,
+    softmax: Pointer,
+    splits: u32,
+    unused: u32,
+}
+
+pub(super) fn family_sm80(q: DType, dim: usize, partial: bool) -> Unit {
+    let dim = match dim {
+        32 => "32",
+        64 => "64",
+        _ => "128",
+    };
+    let (warps, partial) = if partial { ("1", "1") } else { ("4", "0") };
+    unit("attention_sm80.cu", [("T", type_name(q)), ("D", dim), ("WARPS", warps), ("PARTIAL", partial), NONE])
+}
+
+fn forward_sm80(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &View, lse: Option<&View>) -> Result<()> {
+    let [tokens, heads, dim] = [q.shape()[0], q.shape()[1], q.shape()[2]];
+    let kv_heads = k.shape()[k.shape().rank() - 2];
+    if tokens * heads == 0 {
+        return Ok(());
+    }
+    let (sequences, group) = (s.sequences as usize, heads / kv_heads);
+    // Few rows of each sequence: a block for each split of its past. The bits are those of one block for all of them.
+    let partial = s.page_table != Pointer::NONE && tokens * group <= 16 * sequences;
+    let splits = if partial { (s.columns as usize * s.page_size as usize).div_ceil(SPLIT).max(1) } else { 1 };
+    let scratch = |numbers: usize| cuda.scratch(if partial { numbers } else { 0 }, DType::F32);
+    let (parts, softmax) = (scratch(tokens * heads * splits * dim)?, scratch(tokens * heads * splits * 2)?);
+    let out = Outputs {
+        y: y.pointer(),
+        lse: lse.map_or(Pointer::NONE, View::pointer),
+        partial: parts.pointer(),
+        softmax: softmax.pointer(),
+        splits: splits as u32,
+        unused: 0,
+    };
+    let family = family_sm80(q.dtype, dim, partial);
+    let warps = if partial { 1 } else { 4 };
+    let rows = 16 * warps;
+    // Each sequence's last tile, and that of tokens of none, may be begun only.
+    let tiles = (tokens * group).div_ceil(rows) + sequences + 1;
+    let shared = rows * dim * 2 + 2 * 64 * dim * 2 + rows * 64 * 4 + if partial { 0 } else { rows * dim * 4 };
+    let arguments = arguments![out, q.pointer(), k.pointer(), v.pointer(), s, heads as u32, kv_heads as u32, scale as f32];
+    let grid = Grid::of([tiles, kv_heads, splits]).threads(32 * warps as u32).shared(shared);
+    cuda.launch(&family, "attention_sm80", grid, &arguments)?;
+    if !partial {
+        return Ok(());
+    }
+    let grid = Grid::of([tokens, heads, 1]).threads(dim as u32);
+    cuda.launch(&family, "attention_combine", grid, &arguments![out, s, heads as u32])
 }
 
 pub(super) fn attention(cuda: &Cuda, op: &Attention, inputs: &[View], y: &[View]) -> Result<()> {

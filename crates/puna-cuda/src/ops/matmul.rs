@@ -129,7 +129,7 @@ impl Product<'_> {
             return cuda.launch(&linear_sm80(self.a.dtype, c.dtype), "linear_sm80", grid, &arguments);
         }
         // The larger tile where it still gives most multiprocessors something to do.
-        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= 64;
+        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.driver.card().multiprocessors / 2;
         let (tile, threads) = if large { (128, 256) } else { (64, 128) };
         let family = matmul_sm80(self.a.dtype, c.dtype, [a.turned, b.turned], large);
         let arguments = arguments![

@@ -138,6 +138,9 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().map(|x| norm::family(x, x)));
     all.extend(floats().map(|x| rope::family(x, x)));
     all.extend(floats().map(|x| attention::family(x, x)));
+    for (x, dim) in [(DType::BF16, 64), (DType::BF16, 128), (DType::F16, 64), (DType::F16, 128), (DType::BF16, 32)] {
+        all.extend([false, true].map(|partial| attention::family_sm80(x, dim, partial)));
+    }
     all.extend(floats().map(mlp::family));
     all.extend(floats().map(softmax::family));
     all.extend(floats().map(loss::family));
