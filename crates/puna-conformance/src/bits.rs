@@ -8,15 +8,16 @@ use crate::draw::{Draw, indices_tensor, tensor};
 use crate::matmul::{ACTIVATIONS, Drawn};
 use crate::{Array, reference};
 
-/// Runs a set of ops on all devices, large enough for threads to share them, and compares the results' bits.
+/// Runs a set of ops on all devices, large enough for threads to share them, and compares the results' bits. `dtypes`: those of activations
+/// (floats) and of weights (floats and blocks).
 ///
 /// # Panics
 /// Where they differ.
-pub fn equal_bits(devices: &[Device]) {
+pub fn equal_bits(devices: &[Device], dtypes: &[DType]) {
     let [first, others @ ..] = devices else { return };
-    let expected = results(first).expect("the ops run on the first device");
+    let expected = results(first, dtypes).expect("the ops run on the first device");
     for (number, device) in others.iter().enumerate() {
-        let actual = results(device).expect("the ops run on every device");
+        let actual = results(device, dtypes).expect("the ops run on every device");
         assert_eq!(actual.len(), expected.len());
         let mut off = Vec::new();
         for ((what, a), (_, b)) in actual.iter().zip(&expected) {
@@ -29,9 +30,9 @@ pub fn equal_bits(devices: &[Device]) {
     }
 }
 
-fn results(device: &Device) -> Result<Vec<(String, Tensor)>> {
+fn results(device: &Device, dtypes: &[DType]) -> Result<Vec<(String, Tensor)>> {
     let mut results = Vec::new();
-    for dtype in DType::FLOATS {
+    for &dtype in dtypes.iter().filter(|dtype| dtype.is_float()) {
         let mut draw = Draw::new(220);
         let mut add = |what: &str, tensors: Vec<Tensor>| {
             results.extend(tensors.into_iter().enumerate().map(|(i, t)| (format!("{what}, output {i}, {dtype}"), t)));
@@ -51,6 +52,10 @@ fn results(device: &Device) -> Result<Vec<(String, Tensor)>> {
         let (values, places) = x.sort_descending()?;
         add("sort", vec![values, places]);
         add("matmul", vec![x.matmul(&y.transpose(0, 1)?)?, x.transpose(0, 1)?.matmul(&y)?]);
+        // Whole pieces of 16 bytes, for matrix units.
+        let (few, many, whole) = (f(&[11, 264]), f(&[150, 264]), f(&[136, 264]));
+        let linear = |x: &Tensor| x.linear(&whole, Activations::Exact);
+        add("linear of whole pieces", vec![linear(&few)?, linear(&many)?, linear(&many)?.linear_input_grad(&whole)?]);
         add("softmax", vec![x.softmax()?, x.log_softmax()?]);
         let tracked = x.tracked().rms_norm(&w, 1e-5)?;
         let r = tracked.source().expect("tracked").0.output(1)?.clone();
@@ -108,7 +113,7 @@ fn results(device: &Device) -> Result<Vec<(String, Tensor)>> {
         })?;
         add("adamw", vec![weight, m, v]);
     }
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes().filter(|dtype| dtypes.contains(dtype)).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let k = inner_length(dtype, 2);
         let layers = [[131, k], [131, k]].map(|shape| Drawn::new(device, shape, dtype, (true, true), 221).packed());
         for rows in [1, 2, 37] {

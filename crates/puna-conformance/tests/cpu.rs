@@ -32,7 +32,7 @@ families! {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    equal_bits(&[1, 2, 3, 4].map(cpu));
+    equal_bits(&[1, 2, 3, 4].map(cpu), &DType::all().collect::<Vec<_>>());
 }
 
 /// The tables of `transformers`' logits processors, each alone and all in order.

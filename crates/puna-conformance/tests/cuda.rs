@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use puna_conformance::run_family;
-use puna_cuda::{EmulatorOptions, emulated};
+use puna_conformance::{equal_bits, run_family};
+use puna_cuda::{Completion, EmulatorOptions, Mode, emulated};
+use puna_tensor::{BlockType, DType};
 
 /// What tells a process that it is one of those below.
 const CHILD: &str = "PUNA_CONFORMANCE_CHILD";
@@ -13,8 +14,15 @@ fn family(name: &str) {
     if std::env::var_os(CHILD).is_some() {
         return run_family(&emulated(EmulatorOptions::default()).expect("a C++ compiler"), name);
     }
+    child(name, &[]);
+}
+
+/// Runs a test of this program in a process of its own.
+fn child(name: &str, settings: &[(&str, &str)]) {
     let this = std::env::current_exe().expect("the path of this program");
-    let output = Command::new(this).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().expect("this program starts");
+    let mut command = Command::new(this);
+    command.args(["--exact", name, "--nocapture"]).env(CHILD, "1").envs(settings.iter().copied());
+    let output = command.output().expect("this program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
 }
@@ -35,4 +43,30 @@ macro_rules! families {
 }
 families! {
     elementwise reduce copy index matmul norm rope attention mlp softmax loss optimizer sampling random tasks device record errors
+}
+
+/// Copies that land as late as they may or at any moment, threads and blocks in order or shuffled, every access looked at: the same bits.
+#[test]
+fn the_order_of_threads_and_copies_changes_no_bit() {
+    let plain = EmulatorOptions::default();
+    let shuffled = EmulatorOptions { seed: 5, completion: Completion::BySeed, ..plain };
+    let checked = EmulatorOptions { seed: 8, mode: Mode::Check, ..plain };
+    let dtypes = [DType::F32, DType::BF16, DType::Block(BlockType::Q4K)];
+    equal_bits(&[plain, shuffled, checked].map(|options| emulated(options).expect("a C++ compiler")), &dtypes);
+}
+
+/// The same under AddressSanitizer, which a process must be started with.
+#[test]
+fn the_address_sanitizer_finds_nothing() {
+    let name = "the_address_sanitizer_finds_nothing";
+    let options = EmulatorOptions { mode: Mode::Address, ..EmulatorOptions::default() };
+    if std::env::var_os(CHILD).is_some() {
+        let dtypes = [DType::F32, DType::BF16, DType::Block(BlockType::Q4K)];
+        return equal_bits(&[0, 3].map(|seed| emulated(EmulatorOptions { seed, ..options }).expect("a C++ compiler")), &dtypes);
+    }
+    let library = Command::new("g++").arg("-print-file-name=libasan.so").output().expect("a C++ compiler");
+    let library = String::from_utf8_lossy(&library.stdout).trim().to_owned();
+    // Rust's own memory is never freed at the end, and the compiler is not to be looked at.
+    let settings = [("LD_PRELOAD", library.as_str()), ("ASAN_OPTIONS", "detect_leaks=0:detect_stack_use_after_return=0")];
+    child(name, &settings);
 }

@@ -46,7 +46,15 @@ pub fn memory_use(device: &puna_tensor::Device) -> Option<MemoryUse> {
 /// Errors: there is no C++ compiler.
 #[cfg(feature = "emulator")]
 pub fn emulated(options: crate::EmulatorOptions) -> Result<puna_tensor::Device> {
-    let driver = Arc::new(crate::driver::emulator::Emulator::new(options)?);
+    emulated_with(options, Vec::new())
+}
+
+/// As [`emulated`], with changes of the kernels: what a test of the tests needs.
+///
+/// Errors: there is no C++ compiler. An op whose kernel no longer compiles fails with what the compiler says.
+#[cfg(feature = "emulator")]
+pub fn emulated_with(options: crate::EmulatorOptions, edits: Vec<crate::Edit>) -> Result<puna_tensor::Device> {
+    let driver = Arc::new(crate::driver::emulator::Emulator::new(options, edits)?);
     Ok(puna_tensor::Device::new(Cuda::new(driver, "cuda-emulator".into(), false, None)))
 }
 

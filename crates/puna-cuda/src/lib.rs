@@ -12,11 +12,11 @@ mod ops;
 mod units;
 mod view;
 
-#[cfg(feature = "emulator")]
-pub use backend::emulated;
 pub use backend::{Options, device, memory_use};
 #[cfg(feature = "emulator")]
-pub use driver::emulator::{Completion, Mode, Options as EmulatorOptions};
+pub use backend::{emulated, emulated_with};
+#[cfg(feature = "emulator")]
+pub use driver::emulator::{Completion, Edit, Mode, Options as EmulatorOptions};
 pub use driver::nvrtc::{Compiled, Nvrtc};
 pub use memory::MemoryUse;
 pub use units::{CheckedUnit, units};

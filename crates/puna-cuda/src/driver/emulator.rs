@@ -24,6 +24,9 @@ pub enum Mode {
     Fast,
     /// Every load and store is seen: races, bounds, uninitialised shared memory, misalignment.
     Check,
+    /// Under AddressSanitizer, whose library the process must have been started with (`LD_PRELOAD`). A process has either this mode or
+    /// the others.
+    Address,
 }
 
 /// When asynchronous copies take effect.
@@ -79,18 +82,38 @@ fn fail(message: impl Into<String>) -> Error {
     Error::new(Kind::Backend, "emulator", message)
 }
 
+/// A change of a kernel's text before it is compiled: how tests plant mistakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// The name of the source.
+    pub source: &'static str,
+    /// What stands there.
+    pub from: &'static str,
+    /// What is to stand there.
+    pub to: &'static str,
+}
+
 impl Runtime {
+    /// The runtime of this process, which the first device has made.
     fn get() -> Result<MutexGuard<'static, Runtime>> {
-        let runtime = RUNTIME.get_or_init(|| Self::new().map(Mutex::new));
+        Self::of(Mode::Fast)
+    }
+
+    fn of(mode: Mode) -> Result<MutexGuard<'static, Runtime>> {
+        let runtime = RUNTIME.get_or_init(|| Self::new(mode == Mode::Address).map(Mutex::new));
         let runtime = runtime.as_ref().map_err(|message| fail(message.clone()))?;
         Ok(runtime.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn new() -> std::result::Result<Self, String> {
+    fn new(address: bool) -> std::result::Result<Self, String> {
         let source = EMULATOR.iter().find(|source| source.name == "runtime.cpp").expect("the runtime is one of the sources");
-        let path = produce("runtime", &hash(&EMULATOR), |folder, out| {
+        let path = produce("runtime", &hash(&(EMULATOR, address)), |folder, out| {
             write_all(folder, EMULATOR)?;
-            run(compiler().args(["-O2", "-g1", "-shared", "-o"]).arg(out).arg(folder.join(source.name)).arg("-ldl"))
+            let mut command = compiler();
+            if address {
+                command.arg("-fsanitize=address");
+            }
+            run(command.args(["-O2", "-shared", "-o"]).arg(out).arg(folder.join(source.name)).arg("-ldl"))
         })?;
         // SAFETY: the library is our own; its constructors do nothing.
         let library =
@@ -128,15 +151,16 @@ type Slot = OnceLock<std::result::Result<usize, String>>;
 pub(crate) struct Emulator {
     card: Card,
     options: Options,
+    edits: Vec<Edit>,
     modules: Mutex<HashMap<Unit, Arc<Slot>>>,
 }
 
 impl Emulator {
-    pub(crate) fn new(options: Options) -> Result<Self> {
-        drop(Runtime::get()?);
+    pub(crate) fn new(options: Options, edits: Vec<Edit>) -> Result<Self> {
+        drop(Runtime::of(options.mode)?);
         let card =
             Card { name: format!("emulator of sm_{}", options.capability), capability: options.capability, multiprocessors: 1 };
-        Ok(Self { card, options, modules: Mutex::default() })
+        Ok(Self { card, options, edits, modules: Mutex::default() })
     }
 
     /// The module of a unit, compiled by the first who asks, while others compile other units.
@@ -154,24 +178,33 @@ impl Emulator {
 
     fn build(&self, unit: &Unit) -> std::result::Result<PathBuf, String> {
         let source = kernel(unit.source);
+        let mut text = source.text.to_owned();
+        for edit in self.edits.iter().filter(|edit| edit.source == source.name) {
+            assert!(text.contains(edit.from), "{} holds what is to be changed: {:?}", edit.source, edit.from);
+            text = text.replacen(edit.from, edit.to, 1);
+        }
         let Options { mode, capability, .. } = self.options;
         let defines: Vec<_> = unit.defines().map(|(name, value)| format!("-D{name}={value}")).collect();
         let name: String = unit.defines().map(|(_, value)| format!("-{value}")).collect();
         let name = format!("{}{name}", source.name.trim_end_matches(".cu"));
-        produce(&name, &hash(&(source, HEADERS, EMULATOR, &defines, mode, capability)), |folder, out| {
+        produce(&name, &hash(&(&text, HEADERS, EMULATOR, &defines, mode, capability)), |folder, out| {
             let headers = HEADERS.iter().filter(|header| header.name != "ptx.cuh").chain(EMULATOR);
             write_all(folder, headers)?;
-            write_all(folder, [&source])?;
-            let mut text = format!("#include \"cuda_host.hpp\"\n#include \"{}\"\n", source.name);
-            for (entry, bound) in entries(source.text) {
-                text += &format!("EMU_ENTRY({entry}, {bound})\n");
+            let write = |name: &str, text: &str| {
+                let file = folder.join(name);
+                std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display())).map(|()| file)
+            };
+            write(source.name, &text)?;
+            let mut unit = format!("#include \"cuda_host.hpp\"\n#include \"{}\"\n", source.name);
+            for (entry, bound) in entries(&text) {
+                unit += &format!("EMU_ENTRY({entry}, {bound})\n");
             }
-            let file = folder.join("unit.cpp");
-            std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+            let file = write("unit.cpp", &unit)?;
             let mut command = compiler();
             command.args(&defines).arg(format!("-D__CUDA_ARCH__={}", capability * 10)).arg("-I").arg(folder);
             match mode {
                 Mode::Fast => command.arg("-O2"),
+                Mode::Address => command.args(["-O1", "-fsanitize=address"]),
                 Mode::Check => command.args([
                     "-O1",
                     "-fsanitize=thread",
@@ -186,7 +219,11 @@ impl Emulator {
             let object = folder.join("unit.o");
             run(command.arg("-c").arg(&file).arg("-o").arg(&object))?;
             // Linked without a sanitizer's library: the runtime has its hooks.
-            run(compiler().arg("-shared").arg("-o").arg(out).arg(&object))
+            let mut link = compiler();
+            if mode == Mode::Address {
+                link.arg("-fsanitize=address");
+            }
+            run(link.arg("-shared").arg("-o").arg(out).arg(&object))
         })
     }
 }
@@ -257,6 +294,8 @@ fn compiler() -> Command {
 }
 
 fn run(command: &mut Command) -> std::result::Result<(), String> {
+    // What this process was started with is not the compiler's.
+    command.env_remove("LD_PRELOAD");
     let output =
         command.output().map_err(|e| format!("{}: {e}; the emulator needs a C++ compiler", command.get_program().display()))?;
     if output.status.success() {
