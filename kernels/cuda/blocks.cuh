@@ -4,18 +4,24 @@
 
 enum Block { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, NF4 };
 
-template <int B> struct BlockShape;
-template <> struct BlockShape<Q8_0> { static constexpr int VALUES = 32, BYTES = 34; };
-template <> struct BlockShape<Q4_0> { static constexpr int VALUES = 32, BYTES = 18; };
-template <> struct BlockShape<Q4_1> { static constexpr int VALUES = 32, BYTES = 20; };
-template <> struct BlockShape<Q5_0> { static constexpr int VALUES = 32, BYTES = 22; };
-template <> struct BlockShape<Q5_1> { static constexpr int VALUES = 32, BYTES = 24; };
-template <> struct BlockShape<Q2_K> { static constexpr int VALUES = 256, BYTES = 84; };
-template <> struct BlockShape<Q3_K> { static constexpr int VALUES = 256, BYTES = 110; };
-template <> struct BlockShape<Q4_K> { static constexpr int VALUES = 256, BYTES = 144; };
-template <> struct BlockShape<Q5_K> { static constexpr int VALUES = 256, BYTES = 176; };
-template <> struct BlockShape<Q6_K> { static constexpr int VALUES = 256, BYTES = 210; };
-template <> struct BlockShape<NF4> { static constexpr int VALUES = 64, BYTES = 36; };
+// How many values a block has.
+template <int B> struct BlockShape { static constexpr int VALUES = B == NF4 ? 64 : B < Q2_K ? 32 : 256; };
+
+// Where the blocks of a matrix lie: as files have them, or each part (quants, their upper bits, scales of sub-blocks, what is of the whole
+// block) in a plane of its own, aligned, which is how weights are packed. A part of block `i` is at its pointer plus `i` steps.
+struct Blocks {
+    const u8 *q, *h, *s, *d;
+    i64 q_step, h_step, s_step, d_step;
+    i64 row;  // from a row to the next, in blocks
+};
+
+// The parts of one block.
+struct BlockAt {
+    const u8 *q, *h, *s, *d;
+};
+__device__ __forceinline__ BlockAt block_at(const Blocks& b, i64 i) {
+    return {b.q + i * b.q_step, b.h + i * b.h_step, b.s + i * b.s_step, b.d + i * b.d_step};
+}
 
 // The levels of NF4: quantiles of the normal distribution. Dettmers and others 2023, arXiv 2305.14314.
 __constant__ const float NF4_LEVELS[16] = {
@@ -44,51 +50,59 @@ __device__ __forceinline__ void scale_and_min(const u8* p, int sub, u32& scale, 
     }
 }
 
+// The scale of sub-block `sub` of sixteen of Q3_K, from 12 bytes.
+__device__ __forceinline__ int scale_of_q3(const u8* s, int sub) {
+    const u32 low = sub < 8 ? s[sub] & 15 : s[sub - 8] >> 4;
+    return (int)(low | (s[8 + sub % 4] >> (2 * (sub / 4)) & 3) << 4) - 32;
+}
+
 // Products and differences are rounded one by one, as the definition says: a fused one would give another last bit.
 __device__ __forceinline__ float times(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ float plus(float a, float b) { return __fadd_rn(a, b); }
 
-// Value `i` of the block at `p`.
-template <int B> __device__ __forceinline__ float block_value(const u8* p, int i) {
+// Value `i` of a block.
+template <int B> __device__ __forceinline__ float block_value(const BlockAt& p, int i) {
     switch (B) {
-        case Q8_0: return times(half_at(p), (float)(signed char)p[2 + i]);
-        case Q4_0: return times(half_at(p), (float)((int)bits_at(p + 2, 16, 4, i) - 8));
-        case Q4_1: return plus(times(half_at(p), (float)bits_at(p + 4, 16, 4, i)), half_at(p + 2));
-        case Q5_0: return times(half_at(p), (float)((int)(bits_at(p + 6, 16, 4, i) | (p[2 + i / 8] >> i % 8 & 1) << 4) - 16));
-        case Q5_1: return plus(times(half_at(p), (float)(bits_at(p + 8, 16, 4, i) | (p[4 + i / 8] >> i % 8 & 1) << 4)), half_at(p + 2));
+        case Q8_0: return times(half_at(p.d), (float)(signed char)p.q[i]);
+        case Q4_0: return times(half_at(p.d), (float)((int)bits_at(p.q, 16, 4, i) - 8));
+        case Q4_1: return plus(times(half_at(p.d), (float)bits_at(p.q, 16, 4, i)), half_at(p.d + 2));
+        case Q5_0: return times(half_at(p.d), (float)((int)(bits_at(p.q, 16, 4, i) | (p.h[i / 8] >> i % 8 & 1) << 4) - 16));
+        case Q5_1: return plus(times(half_at(p.d), (float)(bits_at(p.q, 16, 4, i) | (p.h[i / 8] >> i % 8 & 1) << 4)), half_at(p.d + 2));
         case Q2_K: {
-            const u8 s = p[i / 16];
-            const float q = (float)bits_at(p + 16, 32, 2, i);
-            return plus(times(times(half_at(p + 80), (float)(s & 15)), q), -times(half_at(p + 82), (float)(s >> 4)));
+            const u8 s = p.s[i / 16];
+            const float q = (float)bits_at(p.q, 32, 2, i);
+            return plus(times(times(half_at(p.d), (float)(s & 15)), q), -times(half_at(p.d + 2), (float)(s >> 4)));
         }
         case Q3_K: {
-            const int sub = i / 16;
-            const u8* s = p + 96;
-            const u32 low = sub < 8 ? s[sub] & 15 : s[sub - 8] >> 4;
-            const int scale = (int)(low | (s[8 + sub % 4] >> (2 * (sub / 4)) & 3) << 4) - 32;
-            const int q = (int)(bits_at(p + 32, 32, 2, i) | bits_at(p, 32, 1, i) << 2) - 4;
-            return times(times(half_at(p + 108), (float)scale), (float)q);
+            const int q = (int)(bits_at(p.q, 32, 2, i) | bits_at(p.h, 32, 1, i) << 2) - 4;
+            return times(times(half_at(p.d), (float)scale_of_q3(p.s, i / 16)), (float)q);
         }
         case Q4_K: {
             u32 scale, minimum;
-            scale_and_min(p + 4, i / 32, scale, minimum);
-            const float q = (float)bits_at(p + 16, 32, 4, i);
-            return plus(times(times(half_at(p), (float)scale), q), -times(half_at(p + 2), (float)minimum));
+            scale_and_min(p.s, i / 32, scale, minimum);
+            const float q = (float)bits_at(p.q, 32, 4, i);
+            return plus(times(times(half_at(p.d), (float)scale), q), -times(half_at(p.d + 2), (float)minimum));
         }
         case Q5_K: {
             u32 scale, minimum;
-            scale_and_min(p + 4, i / 32, scale, minimum);
-            const float q = (float)(bits_at(p + 48, 32, 4, i) | bits_at(p + 16, 32, 1, i) << 4);
-            return plus(times(times(half_at(p), (float)scale), q), -times(half_at(p + 2), (float)minimum));
+            scale_and_min(p.s, i / 32, scale, minimum);
+            const float q = (float)(bits_at(p.q, 32, 4, i) | bits_at(p.h, 32, 1, i) << 4);
+            return plus(times(times(half_at(p.d), (float)scale), q), -times(half_at(p.d + 2), (float)minimum));
         }
         case Q6_K: {
-            const int q = (int)(bits_at(p, 64, 4, i) | bits_at(p + 128, 32, 2, i) << 4) - 32;
-            return times(times(half_at(p + 208), (float)(signed char)p[192 + i / 16]), (float)q);
+            const int q = (int)(bits_at(p.q, 64, 4, i) | bits_at(p.h, 32, 2, i) << 4) - 32;
+            return times(times(half_at(p.d), (float)(signed char)p.s[i / 16]), (float)q);
         }
         default: {
-            const u8 pair = p[4 + i / 2];
-            const float largest = bits_float(p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24);
+            const u8 pair = p.q[i / 2];
+            const float largest = bits_float(p.d[0] | (u32)p.d[1] << 8 | (u32)p.d[2] << 16 | (u32)p.d[3] << 24);
             return times(largest, NF4_LEVELS[i % 2 ? pair & 15 : pair >> 4]);
         }
     }
+}
+
+// Value `column` of a row of blocks.
+template <int B> __device__ __forceinline__ float value_at(const Blocks& b, i64 row, i64 column) {
+    constexpr int VALUES = BlockShape<B>::VALUES;
+    return block_value<B>(block_at(b, row * b.row + column / VALUES), (int)(column % VALUES));
 }

@@ -12,26 +12,27 @@ typedef Wide<X>::type A;
 #define DEPTH 16
 
 #ifdef B
-typedef u8 Weight;
-#define WEIGHT_AT(row, column) ((A)block_value<B>(b + (row) * sb0 + (i64)((column) / BlockShape<B>::VALUES) * BlockShape<B>::BYTES, (int)((column) % BlockShape<B>::VALUES)))
+typedef Blocks Operand;
+__device__ __forceinline__ Operand shifted(const Operand& b, i64) { return b; }
+__device__ __forceinline__ A value_of(const Operand& b, i64 row, i64 column, i64, i64) { return (A)value_at<B>(b, row, column); }
 #else
-typedef W Weight;
-#define WEIGHT_AT(row, column) ((A)widen(b[(row) * sb0 + (column) * sb1]))
+typedef const W* Operand;
+__device__ __forceinline__ Operand shifted(Operand b, i64 by) { return b + by; }
+__device__ __forceinline__ A value_of(Operand b, i64 row, i64 column, i64 sb0, i64 sb1) { return (A)widen(b[row * sb0 + column * sb1]); }
 #endif
 
 // Element (row, column) of b is `row * sb0 + column * sb1` from its beginning; rows are k where `by_rows`, else n.
 extern "C" __global__ void __launch_bounds__(256)
-matmul(Y* __restrict__ c, const X* __restrict__ a, const Layout batch_a, i64 sa_m, i64 sa_k, const Weight* __restrict__ b, const Layout batch_b,
+matmul(Y* __restrict__ c, const X* __restrict__ a, const Layout batch_a, i64 sa_m, i64 sa_k, const Operand first, const Layout batch_b,
        i64 sb0, i64 sb1, int by_rows, u32 m, u32 n, u32 k, u32 batches, const A* __restrict__ add, double scale, const A* __restrict__ factor,
        const A* __restrict__ bias) {
     __shared__ A as[DEPTH][TILE + 4];
     __shared__ A bs[DEPTH][TILE + 4];
     const int tid = threadIdx.x, tx = tid % 16, ty = tid / 16;
     const u32 m0 = blockIdx.y * TILE, n0 = blockIdx.x * TILE;
-    const Weight* first = b;
     for (u32 z = blockIdx.z; z < batches; z += gridDim.z) {
         const X* az = a + offset_of(batch_a, z);
-        b = first + offset_of(batch_b, z);
+        const Operand b = shifted(first, offset_of(batch_b, z));
         A acc[4][4] = {};
         for (u32 k0 = 0; k0 < k; k0 += DEPTH) {
             // Neighbouring lanes read along the axis whose elements lie side by side.
@@ -42,7 +43,7 @@ matmul(Y* __restrict__ c, const X* __restrict__ a, const Layout batch_a, i64 sa_
             for (int i = tid; i < TILE * DEPTH; i += 256) {
                 const int kk = by_rows ? i / TILE : i % DEPTH, r = by_rows ? i % TILE : i / DEPTH;
                 const i64 row = by_rows ? (i64)(k0 + kk) : (i64)(n0 + r), column = by_rows ? (i64)(n0 + r) : (i64)(k0 + kk);
-                bs[kk][r] = n0 + r < n && k0 + kk < k ? WEIGHT_AT(row, column) : (A)0;
+                bs[kk][r] = n0 + r < n && k0 + kk < k ? value_of(b, row, column, sb0, sb1) : (A)0;
             }
             __syncthreads();
 #pragma unroll

@@ -143,6 +143,10 @@ impl Backend for Cuda {
         Ok(Buffer::new(bytes.len(), memory))
     }
 
+    fn pack(&self, weight: &Tensor) -> Result<Option<Buffer>> {
+        ops::copy::pack(self, weight)
+    }
+
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {
         self.driver.download(Memory::of(from).address() + range.start as u64, into)
     }

@@ -88,6 +88,10 @@ impl Arguments {
 
 /// The arguments of a kernel, in its order.
 macro_rules! arguments {
+    // Behind those that there are.
+    (+ $arguments:ident, $($argument:expr),* $(,)?) => {
+        $($arguments.push(&$argument);)*
+    };
     ($($argument:expr),* $(,)?) => {{
         let mut arguments = $crate::launch::Arguments::new();
         $(arguments.push(&$argument);)*

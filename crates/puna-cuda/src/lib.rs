@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod backend;
+mod blocks;
 mod driver;
 mod launch;
 mod memory;

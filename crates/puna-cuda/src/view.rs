@@ -2,6 +2,7 @@
 
 use puna_tensor::{DType, Layout, Shape, Tensor};
 
+use crate::blocks::Blocks;
 use crate::driver::Address;
 use crate::launch::{Pointer, Strides};
 use crate::memory::Memory;
@@ -13,17 +14,20 @@ pub(crate) struct View {
     base: Address,
     pub(crate) layout: Layout,
     pub(crate) dtype: DType,
+    /// Whether its blocks lie in planes.
+    pub(crate) packed: bool,
 }
 
 impl View {
     pub(crate) fn of(tensor: &Tensor) -> Self {
-        Self { base: Memory::of(tensor.buffer()).address(), layout: *tensor.layout(), dtype: tensor.dtype() }
+        let base = Memory::of(tensor.buffer()).address();
+        Self { base, layout: *tensor.layout(), dtype: tensor.dtype(), packed: tensor.is_packed() }
     }
 
     /// Memory in row-major order.
     pub(crate) fn contiguous(address: Address, shape: impl Into<Shape>, dtype: DType) -> Self {
         let layout = Layout::contiguous(shape.into(), dtype).expect("scratch is of whole units");
-        Self { base: address, layout, dtype }
+        Self { base: address, layout, dtype, packed: false }
     }
 
     /// The same memory, seen otherwise.
@@ -59,6 +63,23 @@ impl View {
         let rank = self.shape().rank();
         let last = if rank == 0 { 1 } else { self.layout.strides()[rank - 1] as i64 };
         (Strides::new(self.axes().take(rank.saturating_sub(1))), last)
+    }
+
+    /// Where its blocks lie, if it is of blocks.
+    pub(crate) fn blocks(&self) -> Option<Blocks> {
+        let block = self.dtype.block()?;
+        let rank = self.shape().rank();
+        let row = if rank < 2 { self.shape().last() } else { self.layout.strides()[0] } / block.values();
+        if self.packed {
+            return Some(Blocks::packed(block, Pointer(self.base), self.elements() / block.values(), row));
+        }
+        Some(Blocks::plain(block, self.pointer(), row))
+    }
+
+    /// The axes but the last, in blocks.
+    pub(crate) fn block_rows(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        let (unit, rank) = (self.dtype.unit(), self.shape().rank());
+        self.axes().take(rank.saturating_sub(1)).map(move |(length, stride)| (length, stride / unit))
     }
 
     /// As bytes: the last axis in bytes, which lie side by side.

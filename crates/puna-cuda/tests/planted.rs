@@ -38,9 +38,10 @@ fn sum(rows: usize, columns: usize) -> impl Fn(&Device) -> Result<Tensor> {
 }
 
 type Case = Box<dyn Fn(&Device) -> Result<Tensor>>;
+/// A name, a source, its edits, and a case that meets them.
+type Planted = (&'static str, &'static str, &'static [(&'static str, &'static str)], Case);
 
-/// A name, the edits of a source, and a case that meets them.
-fn planted() -> Vec<(&'static str, &'static str, &'static [(&'static str, &'static str)], Case)> {
+fn planted() -> Vec<Planted> {
     let (plain, fast, few, flash) = ("matmul.cu", "matmul_sm80.cu", "linear_sm80.cu", "attention_sm80.cu");
     let small: fn() -> Case = || Box::new(matmul([64, 64, 40], DType::F32));
     let tiles: fn() -> Case = || Box::new(matmul([70, 72, 264], DType::BF16));

@@ -1,11 +1,13 @@
 //! Copies, casts, filling.
 
-use puna_tensor::{BlockType, DType, Error, Kind, Result};
+use puna_tensor::{Backend, BlockType, Buffer, DType, Error, Kind, Result, Tensor};
 
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
+use crate::blocks::{Plane, planes};
 use crate::driver::Unit;
-use crate::launch::{Grid, Strides, arguments};
+use crate::launch::{Grid, Pointer, Strides, arguments};
+use crate::memory::Memory;
 use crate::view::View;
 
 /// The type of a unit of as many bytes as an element has.
@@ -96,10 +98,54 @@ pub(super) fn cast(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
 }
 
 fn decode(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
-    let (n, rank) = (x.elements(), x.shape().rank());
-    let rows = Strides::new(x.byte_axes().take(rank - 1));
-    let arguments = arguments![y.pointer(), x.pointer(), rows, x.shape().last() as u64, n as u64];
+    let (n, blocks) = (x.elements(), x.blocks().expect("the dtype is of blocks"));
+    let rows = Strides::new(x.block_rows());
+    let arguments = arguments![y.pointer(), blocks, rows, x.shape().last() as u64, n as u64];
     cuda.launch(&decode_family(x.dtype, y.dtype), "decode", Grid::each(n), &arguments)
+}
+
+/// A matrix of blocks with each part of a block in a plane of its own, where loads are aligned.
+pub(crate) fn pack(cuda: &Cuda, weight: &Tensor) -> Result<Option<Buffer>> {
+    let (DType::Block(block), 2) = (weight.dtype(), weight.rank()) else { return Ok(None) };
+    let x = View::of(weight);
+    let count = x.elements() / block.values();
+    let (planes, bytes) = planes(block, count);
+    let buffer = cuda.alloc(bytes)?;
+    let address = Memory::of(&buffer).address();
+    for plane in planes {
+        let to = Pointer(address + plane.begin as u64);
+        copy_part(cuda, &x, block, plane, (x.pointer(), true), to)?;
+    }
+    Ok(Some(buffer))
+}
+
+pub(super) fn unpack(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
+    let DType::Block(block) = x.dtype else { unreachable!("blocks alone are packed") };
+    let (planes, _) = planes(block, x.elements() / block.values());
+    for plane in planes {
+        let from = Pointer(x.pointer().0 + plane.begin as u64);
+        copy_part(cuda, y, block, plane, (y.pointer(), false), from)?;
+    }
+    Ok(())
+}
+
+/// One part of all blocks between a matrix as files have it (at a pointer; `out` of it, or into it) and a plane.
+fn copy_part(
+    cuda: &Cuda,
+    matrix: &View,
+    block: BlockType,
+    part: Plane,
+    (at, out): (Pointer, bool),
+    plane: Pointer,
+) -> Result<()> {
+    let (rows, row_blocks) = (matrix.shape()[0], matrix.shape()[1] / block.values());
+    let row_bytes = matrix.layout.strides()[0] / block.values() * block.bytes();
+    let within = Strides::new([(rows, row_bytes), (row_blocks, block.bytes()), (part.length, 1)]);
+    let n = rows * row_blocks * part.length;
+    let one = Strides::new([(n, 1)]);
+    let at = Pointer(at.0 + part.at as u64);
+    let arguments = if out { arguments![plane, one, at, within, n as u64] } else { arguments![at, within, plane, one, n as u64] };
+    cuda.launch(&family("u8"), "copy", Grid::each(n), &arguments)
 }
 
 /// Blocks are formed on the host, by the one encoder that there is: a model is quantised once, and then has the bytes that every device gives.

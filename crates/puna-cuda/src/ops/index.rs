@@ -22,23 +22,10 @@ fn behind(view: &View, leading: usize) -> usize {
 pub(super) fn gather_rows(cuda: &Cuda, table: &View, index: &View, y: &View) -> Result<()> {
     let (n, row_values) = (y.elements(), behind(table, 1));
     let (rows, at) = (table.shape()[0] as u64, index.strides());
-    if let DType::Block(_) = table.dtype {
-        let row_bytes = table.byte_axes().next().expect("a table has rows").1 as i64;
-        let rank = table.shape().rank();
-        let inner = Strides::new(table.byte_axes().take(rank - 1).skip(1));
+    if let Some(blocks) = table.blocks() {
+        let inner = Strides::new(table.block_rows().skip(1));
         let columns = table.shape().last() as u64;
-        let arguments = arguments![
-            y.pointer(),
-            table.pointer(),
-            inner,
-            row_bytes,
-            rows,
-            index.pointer(),
-            at,
-            row_values as u64,
-            columns,
-            n as u64
-        ];
+        let arguments = arguments![y.pointer(), blocks, inner, rows, index.pointer(), at, row_values as u64, columns, n as u64];
         return cuda.launch(&decode_family(table.dtype, y.dtype), "gather_blocks", Grid::each(n), &arguments);
     }
     let inner = Strides::new(table.axes().skip(1));

@@ -71,20 +71,20 @@ impl<'a> Product<'a> {
         }
         // Rows of b as the kernel counts them: along k, or along n.
         let (sb0, sb1, by_rows) = match b.dtype {
-            DType::Block(block) => (s0 / block.values() as i64 * block.bytes() as i64, 1, !self.transposed),
+            DType::Block(_) => (0, 0, !self.transposed),
             _ if self.transposed => (s0, s1, false),
             // As it lies in memory: k first, where n's elements are neighbours.
             _ if s1 == 1 => (s0, s1, true),
             _ => (s1, s0, false),
         };
         let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
-        let arguments = arguments![
-            c.pointer(),
-            a.pointer(),
-            over(a, &leading_a),
-            sa_m,
-            sa_k,
-            b.pointer(),
+        let mut arguments = arguments![c.pointer(), a.pointer(), over(a, &leading_a), sa_m, sa_k];
+        match b.blocks() {
+            Some(blocks) => arguments.push(&blocks),
+            None => arguments.push(&b.pointer()),
+        }
+        arguments![
+            + arguments,
             over(b, &leading_b),
             sb0,
             sb1,

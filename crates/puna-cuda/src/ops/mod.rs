@@ -1,7 +1,7 @@
 //! One file per op family; this one says which op is computed where.
 
 mod attention;
-mod copy;
+pub(crate) mod copy;
 mod elementwise;
 mod index;
 mod loss;
@@ -43,8 +43,7 @@ pub(crate) fn execute(cuda: &Cuda, op: &Op, inputs: &[&Tensor], outputs: &[Tenso
         Op::Fill(op) => copy::fill(cuda, op.value, &y[0])?,
         Op::Arange(_) => copy::arange(cuda, &y[0])?,
         Op::Assign => copy::assign(cuda, &x[1], &x[0])?,
-        // No weight is packed.
-        Op::Unpack => return Ok(Execution::Unsupported),
+        Op::Unpack => copy::unpack(cuda, &x[0], &y[0])?,
         Op::GatherRows(_) => index::gather_rows(cuda, &x[0], &x[1], &y[0])?,
         Op::ScatterRows => index::scatter_rows(cuda, &x[0], &x[1], &x[2])?,
         Op::ScatterAddRows(_) => index::scatter_add_rows(cuda, &x[0], &x[1], &y[0])?,
