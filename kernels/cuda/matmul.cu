@@ -72,24 +72,3 @@ matmul(Y* __restrict__ c, const X* __restrict__ a, const Layout batch_a, i64 sa_
             }
     }
 }
-
-// x rounded to 8-bit integers with a scale for each 32 of a row, as puna-quant defines it, and multiplied out again: a warp a block.
-extern "C" __global__ void __launch_bounds__(256) int8_blocks(float* __restrict__ y, const float* __restrict__ x, const Layout lx, u32 columns, u32 blocks, u64 n) {
-    const u64 i = thread_number() / 32, row = i / blocks;
-    const u32 k = (u32)(i % blocks) * 32 + (threadIdx.x & 31);
-    if (i >= n) return;
-    const float v = k < columns ? x[offset_of(lx, row * columns + k)] : 0.0f;
-    // The order of magnitudes is that of their bits, with infinities and NaNs above all numbers.
-    u32 largest = float_bits(v) & 0x7FFFFFFFu;
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) largest = max(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, o));
-    if (k >= columns) return;
-    float out = 0.0f;
-    if (largest >= 0x7F800000u) {
-        out = NOT_A_NUMBER;
-    } else {
-        const float d = __fdiv_rn(bits_float(largest), 127.0f);
-        if (d >= 1.17549435e-38f) out = __fmul_rn(d, rintf(__fmul_rn(v, __fdiv_rn(1.0f, d))));
-    }
-    y[row * columns + k] = out;
-}

@@ -20,6 +20,8 @@ PTX_FN void ldmatrix_x4(u32 (&r)[4], u32 addr) { emu_ldmatrix(r, addr, 4, false)
 PTX_FN void ldmatrix_x4_trans(u32 (&r)[4], u32 addr) { emu_ldmatrix(r, addr, 4, true); }
 PTX_FN void mma_m16n8k16_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { emu_mma_16816(d, a, b0, b1, false); }
 PTX_FN void mma_m16n8k16_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { emu_mma_16816(d, a, b0, b1, true); }
+PTX_FN void mma_m16n8k32_s8(int (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { const u32 b[2] = {b0, b1}; emu_mma_s8(d, a, b, 32); }
+PTX_FN void mma_m16n8k16_s8(int (&d)[4], u32 a0, u32 a1, u32 b) { const u32 a[2] = {a0, a1}; emu_mma_s8(d, a, &b, 16); }
 PTX_FN void cp_async_16(u32 dst, const void* src, u32 src_bytes) { emu_cp_async(dst, src, src_bytes); }
 PTX_FN void cp_async_commit() { emu_cp_async_commit(); }
 template <int N> PTX_FN void cp_async_wait() { emu_cp_async_wait(N); }

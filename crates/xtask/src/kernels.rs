@@ -14,7 +14,7 @@ use crate::{Result, fixtures, root};
 const ARCHITECTURES: [(&str, u32); 5] = [("sm_75", 75), ("sm_80", 80), ("sm_90a", 90), ("sm_100", 100), ("sm_120", 120)];
 
 /// What the names of sources contain whose registers may not spill.
-const FAST: [&str; 2] = ["_sm80", "_fast"];
+const FAST: [&str; 1] = ["_sm80"];
 
 /// Where the table stands, between these two lines.
 const PAGE: &str = "docs/kernels.md";

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use puna_tensor::op::{Activations, LowRank, Parts, Projection};
-use puna_tensor::{DType, Layout, Result, Shape, Tensor};
+use puna_tensor::{BlockType, DType, Layout, Result, Shape, Tensor};
 
 use super::copy::{contiguous_as, reshaped};
 use super::{NONE, type_name, unit};
@@ -33,11 +33,13 @@ struct Product<'a> {
     factor: Option<&'a View>,
     /// `[N]`.
     bias: Option<&'a View>,
+    /// `a` in integers, beside blocks.
+    int8: Option<&'a Int8Rows>,
 }
 
 impl<'a> Product<'a> {
     fn new(a: View, b: View, transposed: bool) -> Self {
-        Product { a, b, transposed, add: None, scale: 1.0, factor: None, bias: None }
+        Product { a, b, transposed, add: None, scale: 1.0, factor: None, bias: None, int8: None }
     }
 
     /// Into `c`, contiguous.
@@ -53,6 +55,22 @@ impl<'a> Product<'a> {
         let batches = batch.elements();
         if m * n * batches == 0 {
             return Ok(());
+        }
+        if let (Some(rows), Some(blocks)) = (self.int8, b.blocks()) {
+            let many = m > 16;
+            let arguments = arguments![
+                c.pointer(),
+                rows.q.pointer(),
+                rows.d.pointer(),
+                rows.sums.pointer(),
+                blocks,
+                m as u32,
+                n as u32,
+                k as u32,
+                self.after()
+            ];
+            let grid = Grid::of([n.div_ceil(64), m.div_ceil(if many { 64 } else { 16 }), 1]).threads(128);
+            return cuda.launch(&linear_int8_sm80(b.dtype, c.dtype, many, b.packed), "linear_int8_sm80", grid, &arguments);
         }
         let strides = |view: &View| {
             let strides = view.layout.strides();
@@ -104,6 +122,18 @@ impl<'a> Product<'a> {
 }
 
 impl Product<'_> {
+    /// What follows the sums, for kernels that form them in f32.
+    fn after(&self) -> After {
+        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
+        After {
+            add: pointer(self.add),
+            factor: pointer(self.factor),
+            bias: pointer(self.bias),
+            scale: self.scale as f32,
+            unused: 0,
+        }
+    }
+
     /// On the tensor cores.
     fn run_fast(
         &self,
@@ -113,14 +143,7 @@ impl Product<'_> {
         (a, b): (Lines, Lines),
         (batch_a, batch_b, batches): (Strides, Strides, usize),
     ) -> Result<()> {
-        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
-        let after = After {
-            add: pointer(self.add),
-            factor: pointer(self.factor),
-            bias: pointer(self.bias),
-            scale: self.scale as f32,
-            unused: 0,
-        };
+        let after = self.after();
         let (pa, pb) = (self.a.pointer(), self.b.pointer());
         // Few rows: what they wait for is the weight, which a warp reads 16 rows of.
         if m <= 16 && batches == 1 && !a.turned && !b.turned {
@@ -217,16 +240,17 @@ pub(super) fn matmul(cuda: &Cuda, a: &View, b: &View, c: &View) -> Result<()> {
     Product::new(*a, *b, false).run(cuda, c)
 }
 
+pub(super) const INT8: Unit = unit("int8.cu", [NONE; 5]);
+
 pub(super) fn int8_blocks(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
     let (columns, rows) = (x.shape().last(), x.shape().rows());
     let blocks = columns.div_ceil(32);
     if x.elements() == 0 {
         return Ok(());
     }
-    let family = family(DType::F32, DType::F32, DType::F32);
     let n = rows * blocks;
     let arguments = arguments![y.pointer(), x.pointer(), x.strides(), columns as u32, blocks as u32, n as u64];
-    cuda.launch(&family, "int8_blocks", Grid::each(n * 32), &arguments)
+    cuda.launch(&INT8, "int8_blocks", Grid::each(n * 32), &arguments)
 }
 
 /// `[.., K]` as `[rows, K]`.
@@ -267,25 +291,68 @@ pub(super) fn linears(cuda: &Cuda, parts: &[Parts], activations: Activations, in
 
 /// The products of `x [rows, K]` with several weights, into `y [rows, N]` each; blocks' activations are rounded once for all.
 pub(super) fn project(cuda: &Cuda, x: &View, activations: Activations, projections: &[Projection<'_>], y: &[View]) -> Result<()> {
-    let blocks = projections.iter().any(|projection| projection.weight.dtype().block().is_some());
-    let int8 = if blocks && activations == Activations::Int8 { Some(as_int8(cuda, x)?) } else { None };
+    let int8 = |weight: DType| weight.block().is_some() && activations == Activations::Int8;
+    let (mut rounded, mut integers) = (None, None);
     for (projection, y) in projections.iter().zip(y) {
         let weight = View::of(projection.weight);
-        let read = match (&int8, weight.dtype) {
-            (Some(int8), DType::Block(_)) => **int8,
-            _ => *x,
+        let product = if int8(weight.dtype) && fast_int8(cuda, weight.dtype, y.dtype) {
+            let rows = match &mut integers {
+                Some(rows) => rows,
+                none => none.insert(Int8Rows::new(cuda, x)?),
+            };
+            Product { int8: Some(rows), ..Product::new(*x, weight, true) }
+        } else if int8(weight.dtype) {
+            let read = match &mut rounded {
+                Some(read) => read,
+                none => none.insert(as_int8(cuda, x)?),
+            };
+            Product::new(**read, weight, true)
+        } else {
+            Product::new(*x, weight, true)
         };
-        linear(cuda, x, &read, projection, y)?;
+        linear(cuda, x, product, projection, y)?;
     }
     Ok(())
 }
 
-/// One product; `read` is what the weight meets, `x` what the low-rank pair does.
-fn linear(cuda: &Cuda, x: &View, read: &View, projection: &Projection<'_>, y: &View) -> Result<()> {
+/// Rows of 8-bit integers with their scales, and the sums of each 16.
+struct Int8Rows {
+    q: Scratch,
+    d: Scratch,
+    sums: Scratch,
+}
+
+impl Int8Rows {
+    /// Those of `x [rows, K]`, K a multiple of 32.
+    fn new(cuda: &Cuda, x: &View) -> Result<Self> {
+        let single = contiguous_as(cuda, x, DType::F32)?;
+        let (rows, k) = (x.shape()[0], x.shape()[1]);
+        let q = cuda.scratch([rows, k], DType::U8)?;
+        let (d, sums) = (cuda.scratch([rows, k / 32], DType::F32)?, cuda.scratch([rows, k / 16], DType::F32)?);
+        let n = rows * k / 32;
+        let arguments = arguments![q.pointer(), d.pointer(), sums.pointer(), single.pointer(), n as u64];
+        cuda.launch(&INT8, "int8_rows", Grid::each(n * 32), &arguments)?;
+        Ok(Self { q, d, sums })
+    }
+}
+
+/// Whether the integer tensor cores of sm_80 take blocks of this format; NF4's levels are no multiples of a scale.
+fn fast_int8(cuda: &Cuda, weight: DType, y: DType) -> bool {
+    cuda.driver.card().capability >= 80 && weight != DType::Block(BlockType::Nf4) && y != DType::F64
+}
+
+pub(super) fn linear_int8_sm80(weight: DType, y: DType, many: bool, aligned: bool) -> Unit {
+    let tokens = if many { "4" } else { "1" };
+    let aligned = if aligned { "1" } else { "0" };
+    let defines = [("B", type_name(weight)), ("Y", type_name(y)), ("TOKENS", tokens), ("ALIGNED", aligned), NONE];
+    unit("linear_int8_sm80.cu", defines)
+}
+
+/// One product, and the low-rank pair of its projection, which meets `x`.
+fn linear(cuda: &Cuda, x: &View, main: Product<'_>, projection: &Projection<'_>, y: &View) -> Result<()> {
     let wide = y.dtype.accumulator();
     let vector = |tensor: Option<&Tensor>| tensor.map(|tensor| contiguous_as(cuda, &View::of(tensor), wide)).transpose();
     let (factor, bias) = (vector(projection.factor)?, vector(projection.bias)?);
-    let main = Product::new(*read, View::of(projection.weight), true);
     let Some(LowRank { a, b, scale, .. }) = projection.adapter else {
         return Product { factor: factor.as_deref(), bias: bias.as_deref(), ..main }.run(cuda, y);
     };

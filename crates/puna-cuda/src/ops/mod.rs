@@ -123,7 +123,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend([DType::BF16, DType::F16].map(|x| index::family(x, DType::F32)));
     all.extend(plain().map(|x| reduce::family(x, if x == DType::U8 { DType::U32 } else { x })));
     all.extend(plain().map(reduce::sort_family));
-    all.push(random::FAMILY);
+    all.extend([random::FAMILY, matmul::INT8]);
     all.extend(floats().map(|x| matmul::family(x, x, x)));
     all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
     all.extend(crate::units::blocks().flat_map(|w| [DType::F32, DType::BF16].map(|y| matmul::family(DType::F32, w, y))));
@@ -137,6 +137,8 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().map(|x| norm::family(x, x)));
     all.extend(floats().map(|x| rope::family(x, x)));
     all.extend(floats().map(|x| attention::family(x, x)));
+    let integer = crate::units::blocks().filter(|block| *block != DType::Block(BlockType::Nf4));
+    all.extend(integer.flat_map(|w| [false, true].map(|many| matmul::linear_int8_sm80(w, DType::BF16, many, true))));
     for (x, dim) in [(DType::BF16, 64), (DType::BF16, 128), (DType::F16, 64), (DType::F16, 128), (DType::BF16, 32)] {
         all.extend([false, true].map(|partial| attention::family_sm80(x, dim, partial)));
     }
