@@ -78,7 +78,7 @@ pub(crate) fn execute(cuda: &Cuda, op: &Op, inputs: &[&Tensor], outputs: &[Tenso
         Op::AdamW(op) => return optimizer::adamw(cuda, op, &x),
         Op::Sgd(op) => return optimizer::sgd(cuda, op, &x),
         Op::Random(op) => random::random(cuda, op, &x, &y[0])?,
-        Op::Sample(op) => return sampling::sample(cuda, op, &x, &y),
+        Op::Sample(op) => sampling::sample(cuda, op, &x, &y)?,
         Op::Custom(op) => return op.execute(inputs, outputs),
     }
     Ok(Execution::Done)
@@ -124,6 +124,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(plain().map(|x| reduce::family(x, if x == DType::U8 { DType::U32 } else { x })));
     all.extend(plain().map(reduce::sort_family));
     all.extend([random::FAMILY, matmul::INT8]);
+    all.extend(floats().map(sampling::family));
     all.extend(floats().map(|x| matmul::family(x, x, x)));
     all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
     all.extend(crate::units::blocks().flat_map(|w| [DType::F32, DType::BF16].map(|y| matmul::family(DType::F32, w, y))));
