@@ -6,9 +6,10 @@ use puna_tensor::{DType, Device};
 
 use crate::adapter::Adapter;
 use crate::cache::{Cache, CacheOptions};
+use crate::config::Config;
 use crate::error::Result;
 use crate::generate::Batch;
-use crate::load::{LoadOptions, Progress};
+use crate::load::{LoadOptions, Progress, Weights};
 use crate::model::Llama;
 use crate::rotary::RotaryTable;
 use crate::weights::Checkpoint;
@@ -118,13 +119,30 @@ impl<'a> Loader<'a> {
     ///
     /// Errors: what is missing or wrong in the checkpoint, or the adapter, by name.
     pub fn engine(self, checkpoint: &Checkpoint, device: &Device) -> Result<Engine> {
+        // The adapter's headers are read before the weights: what does not fit is told at once.
+        let adapter = self.adapter.as_ref().map(Adapter::open).transpose()?;
+        self.build(device, adapter.as_ref(), checkpoint.end_tokens(), |device, options| Llama::load(checkpoint, device, options))
+    }
+
+    /// A network of weights from elsewhere: drawn at random, or made. What the loader says of tokenizers and adapters is for checkpoints.
+    ///
+    /// Errors: a tensor that the config asks for and `weights` lacks, by name; no memory.
+    pub fn engine_of(self, config: &Config, weights: &dyn Weights, device: &Device) -> Result<Engine> {
+        self.build(device, None, Vec::new(), |device, options| Llama::from_weights(config, weights, device, options))
+    }
+
+    fn build(
+        self,
+        device: &Device,
+        adapter: Option<&Adapter>,
+        end: Vec<u32>,
+        load: impl FnOnce(&Device, LoadOptions<'_>) -> Result<Llama>,
+    ) -> Result<Engine> {
         let mut silent = |_: Progress<'_>| {};
         let progress = self.progress.unwrap_or(&mut silent);
         let options = LoadOptions { dtype: self.dtype, activations: self.activations, pack: true, progress };
-        // Its headers are read before the weights: what does not fit is told at once.
-        let adapter = self.adapter.map(Adapter::open).transpose()?;
-        let mut llama = Llama::load(checkpoint, device, options)?;
-        if let Some(adapter) = &adapter {
+        let mut llama = load(device, options)?;
+        if let Some(adapter) = adapter {
             llama.load_adapter(adapter)?;
         }
         let context = llama.config.context_limit().map(|limit| limit.saturating_mul(4));
@@ -132,6 +150,6 @@ impl<'a> Loader<'a> {
         let options = CacheOptions { tokens, page_size: 64, dtype: self.cache_dtype.unwrap_or(llama.dtype) };
         let cache = Cache::new(&llama.config, options, device)?;
         let rotary = RotaryTable::base(&llama.config);
-        Ok(Engine { llama, end: checkpoint.end_tokens(), cache, rotary, chunk: self.chunk.unwrap_or(256) })
+        Ok(Engine { llama, end, cache, rotary, chunk: self.chunk.unwrap_or(256) })
     }
 }
