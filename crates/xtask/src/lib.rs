@@ -3,6 +3,7 @@
 
 pub mod fixtures;
 pub mod goldens;
+pub mod gpu_check;
 pub mod kernels;
 pub mod stories;
 pub mod tidy;

@@ -28,6 +28,8 @@ enum Chore {
         #[arg(long, default_value = "cpu")]
         device: String,
     },
+    /// Builds a folder that checks a machine's card, which needs no Rust.
+    GpuCheck(xtask::gpu_check::Bundle),
     /// Compiles every CUDA kernel for every architecture, without a card.
     Kernels(xtask::kernels::Request),
     /// Tells stories, a corpus for small models, each followed by a line <|endoftext|>.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Fixtures { which } => xtask::fixtures::fetch(&which).map(|()| true),
         Chore::Goldens { folder, device } => xtask::goldens::run(&folder, &device, &mut |line| println!("{line}")),
+        Chore::GpuCheck(request) => xtask::gpu_check::bundle(&request),
         Chore::Kernels(request) => xtask::kernels::run(&request, &mut |line| println!("{line}")),
         Chore::Stories(request) => xtask::stories::run(&request).map(|()| true),
         Chore::TrainStep(request) => xtask::train_step::run(&request).map(|()| true),

@@ -64,10 +64,14 @@ impl Report<'_> {
 }
 
 /// A device by name; `cuda-emulator` is CUDA's kernels on the processor.
-fn device_of(name: &str, threads: Option<NonZeroUsize>) -> Result<Device> {
+pub(crate) fn device_of(name: &str, threads: Option<NonZeroUsize>) -> Result<Device> {
     match name {
         "cuda-emulator" => Ok(puna_cuda::emulated(puna_cuda::EmulatorOptions::default())?),
-        _ => Ok(puna::device_with_threads(name, threads)?),
+        _ => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            // Not by a feature of the facade: what is built from the root would build it for every example.
+            Some(index) => Ok(puna_cuda::device(index, puna_cuda::Options::default())?),
+            None => Ok(puna::device_with_threads(name, threads)?),
+        },
     }
 }
 
