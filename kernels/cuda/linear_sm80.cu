@@ -1,20 +1,43 @@
-// linear_sm80: the product of up to 16 rows with a layer's weight, of halves, on the tensor cores of sm_80 and later: decoding.
+// linear_sm80: the product of few rows with a layer's weight of halves, on the tensor cores of sm_80 and later: decoding.
 // c[m, n] = round((add[m, n] + scale * sum_k a[m, k] * b[n, k]) * factor[n] + bias[n])
-// a [m, k], b [n, k] T, rows at multiples of 16 bytes -> c [m, n] Y
-// grid n / 64 | block 128: a warp for 16 rows of b | shared 4 x STAGES x 2 KiB              T, Y: from the launch
+// a [m, k] X, b [n, k] T, rows at multiples of 16 bytes -> c [m, n] Y; X is T, or f32 beside bf16: then each of a's numbers is three of bf16,
+// which sum to it, and nothing is rounded away
+// grid n / 64, m / 16 | block 128: a warp for 16 rows of b | shared 4 x STAGES x 2 KiB              X, T, Y: from the launch
 // bound by bandwidth: n k sizeof(T) bytes; each warp keeps 14 KiB of b in flight. Not measured on a card.
-// Order: one chain over k in steps of 16, as matmul_sm80, so that a row has the same bits alone and among many.
+// Order: one chain over k in steps of 16, with X = T as matmul_sm80, so that a row has the same bits alone and among many.
 #include "mma.cuh"
 
 constexpr int STAGES = 8, DEPTH = 64, ROWS = 16, STAGE = ROWS * DEPTH * 2;
 
 __device__ __forceinline__ u32 offset(int row, int piece) { return row * (DEPTH * 2) + ((piece ^ (row & 7)) * 16); }
 
-extern "C" __global__ void __launch_bounds__(128)
-linear_sm80(Y* __restrict__ c, const T* __restrict__ a, i64 stride_a, const T* __restrict__ b, i64 stride_b, u32 m, u32 n, u32 k, const After after) {
+// Two numbers side by side, as the parts that the tensor cores take.
+template <class N> struct Pair;
+template <> struct Pair<T> {
+    static constexpr int PARTS = 1;
+    static __device__ __forceinline__ void read(u32 (&parts)[1], const T* p, bool there) { parts[0] = there ? *(const u32*)p : 0; }
+};
+template <> struct Pair<f32> {
+    static constexpr int PARTS = 3;
+    static __device__ __forceinline__ void read(u32 (&parts)[3], const f32* p, bool there) {
+        const float2 both = there ? *(const float2*)p : make_float2(0.0f, 0.0f);
+        float low = both.x, high = both.y;
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            parts[i] = ptx::pack_bf16x2(low, high);
+            const float taken_low = bits_float(parts[i] << 16), taken_high = bits_float(parts[i] & 0xFFFF0000u);
+            // Of what is not finite there is no rest.
+            low = taken_low - taken_low == 0.0f ? low - taken_low : 0.0f;
+            high = taken_high - taken_high == 0.0f ? high - taken_high : 0.0f;
+        }
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+linear_sm80(Y* __restrict__ c, const X* __restrict__ a, i64 stride_a, const T* __restrict__ b, i64 stride_b, u32 m, u32 n, u32 k, const After after) {
     DYN_SHARED(u8, shared);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane / 4, t = lane % 4;
-    const u32 ring = ptx::smem_addr(shared) + warp * (STAGES * STAGE), n0 = blockIdx.x * 64 + warp * ROWS;
+    const u32 ring = ptx::smem_addr(shared) + warp * (STAGES * STAGE), n0 = blockIdx.x * 64 + warp * ROWS, m0 = blockIdx.y * 16;
     const int steps = (int)((k + DEPTH - 1) / DEPTH);
     auto load_stage = [&](int step) {
         if (step < steps) {
@@ -28,8 +51,6 @@ linear_sm80(Y* __restrict__ c, const T* __restrict__ a, i64 stride_a, const T* _
         }
         ptx::cp_async_commit();
     };
-    // Two elements of a's row `row` from k `at` on; zeros beyond.
-    auto pair = [&](u32 row, u32 at) -> u32 { return row < m && at < k ? *(const u32*)(a + (i64)row * stride_a + at) : 0; };
     float acc[2][4] = {};
     for (int s = 0; s < STAGES - 1; s++) load_stage(s);
     for (int step = 0; step < steps; step++) {
@@ -40,11 +61,20 @@ linear_sm80(Y* __restrict__ c, const T* __restrict__ a, i64 stride_a, const T* _
 #pragma unroll
         for (int i = 0; i < DEPTH / 16; i++) {
             const u32 at = step * DEPTH + i * 16 + t * 2;
-            const u32 fa[4] = {pair(g, at), pair(g + 8, at), pair(g, at + 8), pair(g + 8, at + 8)};
-            u32 fb[4];
+            // The pairs of two rows, at two places of k; zeros beyond.
+            u32 pairs[4][Pair<X>::PARTS], fb[4];
+#pragma unroll
+            for (int p = 0; p < 4; p++) {
+                const u32 row = m0 + g + p % 2 * 8, column = at + p / 2 * 8;
+                Pair<X>::read(pairs[p], a + (i64)row * stride_a + column, row < m && column < k);
+            }
             ptx::ldmatrix_x4(fb, stage + offset(lane / 16 * 8 + lane % 8, i * 2 + lane / 8 % 2));
-            mma(acc[0], fa, fb[0], fb[1], T());
-            mma(acc[1], fa, fb[2], fb[3], T());
+#pragma unroll
+            for (int part = 0; part < Pair<X>::PARTS; part++) {
+                const u32 fa[4] = {pairs[0][part], pairs[1][part], pairs[2][part], pairs[3][part]};
+                mma(acc[0], fa, fb[0], fb[1], T());
+                mma(acc[1], fa, fb[2], fb[3], T());
+            }
         }
     }
     ptx::cp_async_wait<0>();
@@ -52,7 +82,7 @@ linear_sm80(Y* __restrict__ c, const T* __restrict__ a, i64 stride_a, const T* _
     for (int j = 0; j < 2; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            const u32 row = g + e / 2 * 8, column = n0 + j * 8 + t * 2 + e % 2;
+            const u32 row = m0 + g + e / 2 * 8, column = n0 + j * 8 + t * 2 + e % 2;
             if (row >= m || column >= n) continue;
             const u64 at = (u64)row * n + column;
             c[at] = narrow<Y>(finish(acc[j][e], after, at, column));

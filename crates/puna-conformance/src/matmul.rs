@@ -94,6 +94,13 @@ fn halves_in_whole_pieces(device: &Device) {
             let inputs = [vec![&t], drawn.inputs()].concat();
             check(&format!("{m} {k} {n}, {parts:?}"), &op, &inputs, &[drawn.expected(&x, dtype, Activations::Exact)]);
         }
+        // A wide input beside a half weight, as a language model's head has it.
+        let drawn = Drawn::new(device, [n, k], dtype, (true, false), 106);
+        let x = draw.floats(&[m, k], DType::F32);
+        let op = Op::Linear(Linear { parts: drawn.parts(), activations: Activations::Exact });
+        let t = tensor(device, &x, DType::F32);
+        let inputs = [vec![&t], drawn.inputs()].concat();
+        check(&format!("{m} {k} {n}, f32 by {dtype}"), &op, &inputs, &[drawn.expected(&x, DType::F32, Activations::Exact)]);
         let (w, tw) = weight(device, [n, k], dtype, 103);
         let dy = draw.floats(&[m, n], dtype);
         let sums = reference::linear_input_grad(&dy, &w);

@@ -92,7 +92,7 @@ fn planted() -> Vec<Planted> {
             &[("fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]", "fb[j / 2][j % 2], fb[j / 2][j % 2 + 2]")],
             tiles(),
         ),
-        ("pairs read beyond k", few, &[("row < m && at < k ?", "row < m ?")], Box::new(matmul([3, 40, 40], DType::BF16))),
+        ("pairs read beyond k", few, &[("row < m && column < k)", "row < m)")], Box::new(matmul([3, 40, 40], DType::BF16))),
         ("a warp that does not wait for itself", few, &[("        __syncwarp();  // the stage", "        // the stage")], one()),
         (
             "places of pieces on one side only",

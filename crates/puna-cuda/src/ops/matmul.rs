@@ -81,8 +81,11 @@ impl<'a> Product<'a> {
         let (s0, s1) = strides(b);
         let along_n = if self.transposed { (s0, s1) } else { (s1, s0) };
         let lines = (Lines::of(a, (sa_m, sa_k), &leading_a), Lines::of(b, along_n, &leading_b));
+        // Of f32 beside bf16 there is the product with a layer's weight alone, whatever the number of rows.
+        let plain = |lines: &Lines| !lines.turned && batches == 1;
         if let (Some(a_lines), Some(b_lines)) = lines
             && fast(cuda, a.dtype, b.dtype, c.dtype)
+            && (a.dtype == b.dtype || (plain(&a_lines) && plain(&b_lines)))
         {
             let batches = (over(a, &leading_a), over(b, &leading_b), batches);
             return self.run_fast(cuda, c, [m, n, k], (a_lines, b_lines), batches);
@@ -146,10 +149,12 @@ impl Product<'_> {
         let after = self.after();
         let (pa, pb) = (self.a.pointer(), self.b.pointer());
         // Few rows: what they wait for is the weight, which a warp reads 16 rows of.
-        if m <= 16 && batches == 1 && !a.turned && !b.turned {
+        let few = m <= 16 && batches == 1 && !a.turned && !b.turned;
+        if few || self.a.dtype != self.b.dtype {
             let arguments = arguments![c.pointer(), pa, a.stride, pb, b.stride, m as u32, n as u32, k as u32, after];
-            let grid = Grid::of([n.div_ceil(64), 1, 1]).threads(128).shared(4 * 8 * 2048);
-            return cuda.launch(&linear_sm80(self.a.dtype, c.dtype), "linear_sm80", grid, &arguments);
+            let grid = Grid::of([n.div_ceil(64), m.div_ceil(16), 1]).threads(128).shared(4 * 8 * 2048);
+            let family = linear_sm80(self.a.dtype, self.b.dtype, c.dtype);
+            return cuda.launch(&family, "linear_sm80", grid, &arguments);
         }
         // The larger tile where it still gives most multiprocessors something to do.
         let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.driver.card().multiprocessors / 2;
@@ -176,8 +181,10 @@ impl Product<'_> {
 
 /// Whether the tensor cores of sm_80 take operands of these dtypes.
 fn fast(cuda: &Cuda, a: DType, b: DType, c: DType) -> bool {
-    let half = matches!(a, DType::F16 | DType::BF16);
-    cuda.driver.card().capability >= 80 && half && a == b && (c == a || c == DType::F32)
+    let halves = matches!(a, DType::F16 | DType::BF16) && a == b && (c == a || c == DType::F32);
+    // f16 has not the range that parts of an f32 need.
+    let wide = a == DType::F32 && b == DType::BF16 && c == DType::F32;
+    cuda.driver.card().capability >= 80 && (halves || wide)
 }
 
 pub(super) fn matmul_sm80(x: DType, y: DType, turned: [bool; 2], large: bool) -> Unit {
@@ -187,8 +194,8 @@ pub(super) fn matmul_sm80(x: DType, y: DType, turned: [bool; 2], large: bool) ->
     unit("matmul_sm80.cu", [("T", type_name(x)), ("Y", type_name(y)), ("A_TURNED", a), ("B_TURNED", b), ("SIZE", size)])
 }
 
-pub(super) fn linear_sm80(x: DType, y: DType) -> Unit {
-    unit("linear_sm80.cu", [("T", type_name(x)), ("Y", type_name(y)), NONE, NONE, NONE])
+pub(super) fn linear_sm80(x: DType, weight: DType, y: DType) -> Unit {
+    unit("linear_sm80.cu", [("X", type_name(x)), ("T", type_name(weight)), ("Y", type_name(y)), NONE, NONE])
 }
 
 /// `After` of `mma.cuh`.

@@ -129,7 +129,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
     all.extend(crate::units::blocks().flat_map(|w| [DType::F32, DType::BF16].map(|y| matmul::family(DType::F32, w, y))));
     for (x, y) in [(DType::BF16, DType::BF16), (DType::BF16, DType::F32), (DType::F16, DType::F16)] {
-        all.push(matmul::linear_sm80(x, y));
+        all.push(matmul::linear_sm80(x, x, y));
         // Those of a layer forward, and of its derivatives by input and weight.
         for turned in [[false, false], [false, true], [true, true]] {
             all.extend([false, true].map(|large| matmul::matmul_sm80(x, y, turned, large)));
@@ -138,6 +138,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().map(|x| norm::family(x, x)));
     all.extend(floats().map(|x| rope::family(x, x)));
     all.extend(floats().map(|x| attention::family(x, x)));
+    all.push(matmul::linear_sm80(DType::F32, DType::BF16, DType::F32));
     let integer = crate::units::blocks().filter(|block| *block != DType::Block(BlockType::Nf4));
     all.extend(integer.flat_map(|w| [false, true].map(|many| matmul::linear_int8_sm80(w, DType::BF16, many, true))));
     for (x, dim) in [(DType::BF16, 64), (DType::BF16, 128), (DType::F16, 64), (DType::F16, 128), (DType::BF16, 32)] {
