@@ -172,3 +172,115 @@ fn class(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 16).max(512);
     bytes.max(1).div_ceil(step) * step
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::driver::{Card, Kernel, Unit};
+    use crate::launch::{Arguments, Grid};
+
+    /// A card of so many bytes, which only counts.
+    struct Small {
+        card: Card,
+        total: usize,
+        used: AtomicUsize,
+        sizes: Mutex<BTreeMap<Address, usize>>,
+    }
+
+    impl Driver for Small {
+        fn card(&self) -> &Card {
+            &self.card
+        }
+
+        fn alloc(&self, bytes: usize) -> Result<Option<Address>> {
+            if self.used.load(Ordering::Relaxed) + bytes > self.total {
+                return Ok(None);
+            }
+            self.used.fetch_add(bytes, Ordering::Relaxed);
+            let mut sizes = self.sizes.lock().unwrap();
+            let address = sizes.keys().next_back().map_or(4096, |last| last + (1 << 30));
+            sizes.insert(address, bytes);
+            Ok(Some(address))
+        }
+
+        fn free(&self, address: Address) -> Result<()> {
+            let bytes = self.sizes.lock().unwrap().remove(&address).expect("what is freed was given");
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn room(&self) -> Result<(usize, usize)> {
+            Ok((self.total - self.used.load(Ordering::Relaxed), self.total))
+        }
+
+        fn upload(&self, _: Address, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn download(&self, _: Address, _: &mut [u8]) -> Result<()> {
+            Ok(())
+        }
+
+        fn copy(&self, _: Address, _: Address, _: usize) -> Result<()> {
+            Ok(())
+        }
+
+        fn kernel(&self, _: &Unit, _: &'static str) -> Result<Kernel> {
+            unreachable!("nothing is launched")
+        }
+
+        fn launch(&self, _: &Kernel, _: &Grid, _: &Arguments) -> Result<()> {
+            unreachable!("nothing is launched")
+        }
+
+        fn synchronize(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn small(total: usize) -> Arc<Small> {
+        let card = Card { name: "a small card".into(), capability: 80, multiprocessors: 1 };
+        Arc::new(Small { card, total, used: AtomicUsize::new(0), sizes: Mutex::default() })
+    }
+
+    #[test]
+    fn memory_is_used_again_and_counted() {
+        let driver = small(1 << 20);
+        let pool = Pool::new(driver.clone(), "cuda:0", true, None);
+        let first = pool.alloc(1000).unwrap();
+        let at = first.address();
+        assert_eq!(pool.used(), MemoryUse { allocated: 1024, reserved: 1024, peak: 1024 });
+        drop(first);
+        assert_eq!(pool.used(), MemoryUse { allocated: 0, reserved: 1024, peak: 1024 });
+        assert_eq!(pool.alloc(1020).unwrap().address(), at);
+        drop(pool);
+        assert_eq!(driver.used.load(Ordering::Relaxed), 0, "all goes back with the device");
+    }
+
+    #[test]
+    fn what_is_kept_makes_room_before_anything_fails() {
+        let pool = Pool::new(small(10_000), "cuda:0", true, None);
+        drop(pool.alloc(8000).unwrap());
+        let other = pool.alloc(5000).expect("the kept memory goes");
+        assert_eq!(pool.used().reserved, other.bytes);
+    }
+
+    #[test]
+    fn no_room_is_an_error_with_the_numbers_and_the_device_works_on() {
+        let pool = Pool::new(small(10_000), "cuda:0", true, None);
+        let held = pool.alloc(4000).unwrap();
+        let error = pool.alloc(1 << 40).err().expect("there is no such card");
+        let text = error.to_string();
+        assert_eq!(error.kind(), Kind::Memory);
+        assert!(text.contains("1024.00 GiB") && text.contains("a small card") && text.contains("cuda:0"), "{text}");
+        assert!(pool.alloc(4000).is_ok());
+        drop(held);
+        let limited = Pool::new(small(1 << 20), "cuda:0", true, Some(2048));
+        let first = limited.alloc(1500).unwrap();
+        assert!(limited.alloc(1500).err().expect("beyond the limit").to_string().contains("limit"));
+        drop(first);
+        assert!(limited.alloc(2000).is_ok());
+    }
+}
