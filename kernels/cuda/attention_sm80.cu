@@ -35,15 +35,6 @@ __device__ __forceinline__ Joined join(float most, float other) {
 // Fused where it says so and nowhere else: the same in every kernel.
 __device__ __forceinline__ float joined(float total, float part, const Joined& j) { return __fmaf_rn(total, j.keep, __fmul_rn(part, j.add)); }
 
-// The parts of a number that halves hold, the largest first.
-template <class H> struct Parts;
-template <> struct Parts<bf16> { static constexpr int COUNT = 3; };
-template <> struct Parts<f16> { static constexpr int COUNT = 2; };
-__device__ __forceinline__ float low_of(u32 pair, bf16) { return bits_float(pair << 16); }
-__device__ __forceinline__ float high_of(u32 pair, bf16) { return bits_float(pair & 0xFFFF0000u); }
-__device__ __forceinline__ float low_of(u32 pair, f16) { f16 h; h.bits = (u16)pair; return widen(h); }
-__device__ __forceinline__ float high_of(u32 pair, f16) { f16 h; h.bits = (u16)(pair >> 16); return widen(h); }
-
 struct Outputs {
     T* y;
     float* lse;       // or null
@@ -204,16 +195,7 @@ attention_sm80(const Outputs out, const T* __restrict__ q, const T* __restrict__
 #pragma unroll
             for (int i = 0; i < TILE / 16; i++) {
                 u32 parts[Parts<T>::COUNT][4];
-#pragma unroll
-                for (int w = 0; w < 4; w++) {
-                    float low = p[i * 2 + w / 2][w % 2 * 2], high = p[i * 2 + w / 2][w % 2 * 2 + 1];
-#pragma unroll
-                    for (int part = 0; part < Parts<T>::COUNT; part++) {
-                        parts[part][w] = pack(low, high, T());
-                        low -= low_of(parts[part][w], T());
-                        high -= high_of(parts[part][w], T());
-                    }
-                }
+                parts_of(parts, p[i * 2], p[i * 2 + 1], T());
 #pragma unroll
                 for (int j = 0; j < D / 16; j++) {
                     u32 f[4];

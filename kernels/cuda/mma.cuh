@@ -64,3 +64,27 @@ template <int ROWS, bool TURNED> struct Tile {
         else ptx::ldmatrix_x4(f, tile + offset(row + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
     }
 };
+
+// The parts of a number that halves hold, the largest first.
+template <class H> struct Parts;
+template <> struct Parts<bf16> { static constexpr int COUNT = 3; };
+template <> struct Parts<f16> { static constexpr int COUNT = 2; };
+__device__ __forceinline__ float low_of(u32 pair, bf16) { return bits_float(pair << 16); }
+__device__ __forceinline__ float high_of(u32 pair, bf16) { return bits_float(pair & 0xFFFF0000u); }
+__device__ __forceinline__ float low_of(u32 pair, f16) { f16 h; h.bits = (u16)pair; return widen(h); }
+__device__ __forceinline__ float high_of(u32 pair, f16) { f16 h; h.bits = (u16)(pair >> 16); return widen(h); }
+
+// The results of two tiles side by side, as a left operand of halves for each part of what they hold.
+template <class H>
+__device__ __forceinline__ void parts_of(u32 (&parts)[Parts<H>::COUNT][4], const float (&first)[4], const float (&second)[4], H) {
+#pragma unroll
+    for (int w = 0; w < 4; w++) {
+        float low = w / 2 ? second[w % 2 * 2] : first[w % 2 * 2], high = w / 2 ? second[w % 2 * 2 + 1] : first[w % 2 * 2 + 1];
+#pragma unroll
+        for (int part = 0; part < Parts<H>::COUNT; part++) {
+            parts[part][w] = pack(low, high, H());
+            low -= low_of(parts[part][w], H());
+            high -= high_of(parts[part][w], H());
+        }
+    }
+}

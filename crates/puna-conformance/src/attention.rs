@@ -15,7 +15,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "paged_attention" => paged_attention_is_its_formula, paged_attention_of_pages_in_any_dtype, pages_out_of_range_read_zeros, what_lies_beyond_the_length_is_not_read,
         paged_attention_does_not_depend_on_chunks, paged_attention_does_not_depend_on_neighbours, paged_attention_does_not_depend_on_where_pages_lie,
         paged_attention_agrees_with_attention, paged_attention_reads_pages_of_any_strides;
-    "attention_backward" => attention_backward_is_its_formula, attention_backward_of_long_sequences;
+    "attention_backward" => attention_backward_is_its_formula, attention_backward_of_long_sequences, attention_of_llamas_heads;
 };
 
 const MASKS: [Mask; 2] = [Mask::Full, Mask::Causal];
@@ -565,6 +565,32 @@ fn attention_backward_is_its_formula(device: &Device) {
 fn attention_backward_of_long_sequences(device: &Device) {
     let packed = Packed::new(&[(131, 131), (3, 300)], 0);
     for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
-        backward(device, &format!("long, {mask:?}"), &packed, [2, 1, 16, 16], dtype, mask);
+        for heads in [[2, 1, 16, 16], [4, 2, 32, 32]] {
+            backward(device, &format!("long, {mask:?}, {heads:?}"), &packed, heads, dtype, mask);
+        }
+    }
+}
+
+/// The heads of Llama, of 64 and 128, in halves, over tiles and their edges.
+fn attention_of_llamas_heads(device: &Device) {
+    let packed = Packed::new(&[(3, 70), (66, 66)], 1);
+    let sizes = [[4, 1, 64, 64], [2, 1, 128, 128]];
+    for (dtype, (mask, heads)) in [DType::F16, DType::BF16]
+        .into_iter()
+        .flat_map(|d| MASKS.into_iter().flat_map(|m| sizes.map(|h| (m, h))).map(move |x| (d, x)))
+    {
+        let [count, kv_heads, dim, _] = heads;
+        backward(device, &format!("{mask:?} {heads:?}"), &packed, heads, dtype, mask);
+        let mut draw = Draw::new(152);
+        let pages = cache(&mut draw, &[70, 66, 600], [16, kv_heads, dim], dtype);
+        let cached = Cached::new(device, &pages, dtype);
+        // A few of a prompt, more than a tile of it, one token behind more than a split.
+        let q_starts = starts(&[3, 66, 1]);
+        let (q, tq) = draw.input(device, &[70, count, dim], dtype);
+        let scale = 1.0 / (dim as f64).sqrt();
+        let sums = reference::paged_attention(&q, &pages, &q_starts, scale, mask);
+        let ts = indices_tensor(device, &q_starts, &[4]);
+        let op = Op::PagedAttention(PagedAttention { scale, mask });
+        check(&format!("{mask:?} {heads:?}"), &op, &cached.inputs(&tq, &ts), &[Expected::sums(dtype, &sums, 600 + dim)]);
     }
 }

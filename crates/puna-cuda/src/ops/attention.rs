@@ -105,12 +105,20 @@ struct Outputs {
     unused: u32,
 }
 
-pub(super) fn family_sm80(q: DType, dim: usize, partial: bool) -> Unit {
-    let dim = match dim {
+fn dim_name(dim: usize) -> &'static str {
+    match dim {
         32 => "32",
         64 => "64",
         _ => "128",
-    };
+    }
+}
+
+pub(super) fn family_backward_sm80(q: DType, dim: usize, of: &'static str) -> Unit {
+    unit("attention_backward_sm80.cu", [("T", type_name(q)), ("D", dim_name(dim)), ("OF", of), NONE, NONE])
+}
+
+pub(super) fn family_sm80(q: DType, dim: usize, partial: bool) -> Unit {
+    let dim = dim_name(dim);
     let (warps, partial) = if partial { ("1", "1") } else { ("4", "0") };
     unit("attention_sm80.cu", [("T", type_name(q)), ("D", dim), ("WARPS", warps), ("PARTIAL", partial), NONE])
 }
@@ -185,6 +193,29 @@ pub(super) fn attention_backward(cuda: &Cuda, op: &AttentionBackward, inputs: &[
     let arguments = arguments![delta.pointer(), dy.pointer(), y.pointer(), v_dim as u32, n as u64];
     cuda.launch(&family, "attention_delta", Grid::of([n.div_ceil(TILE), 1, 1]).threads(TILE as u32), &arguments)?;
     let sequences = Sequences::packed(&q_starts, &k_starts, tokens, keys, op.mask);
+    if fast(cuda, &q, &k, dim, v_dim) {
+        let [dq, dk, dv] = [0, 1, 2].map(|i: usize| results[i].pointer());
+        for (of, result, rows, heads_of) in [("DQ", dq, tokens, heads), ("DK", dk, keys, kv_heads), ("DV", dv, keys, kv_heads)] {
+            let arguments = arguments![
+                result,
+                q.pointer(),
+                k.pointer(),
+                v.pointer(),
+                dy.pointer(),
+                lse.pointer(),
+                delta.pointer(),
+                sequences,
+                heads as u32,
+                kv_heads as u32,
+                op.scale as f32
+            ];
+            // Each sequence's last tile, and that of rows of none, may be begun only.
+            let tiles = if rows == 0 { 0 } else { rows.div_ceil(64) + sequences.sequences as usize + 1 };
+            let grid = Grid::of([tiles, heads_of, 1]).threads(128).shared(4 * 64 * dim * 2);
+            cuda.launch(&family_backward_sm80(q.dtype, dim, of), "attention_backward_sm80", grid, &arguments)?;
+        }
+        return Ok(());
+    }
     let arguments = arguments![
         results[0].pointer(),
         dy.pointer(),

@@ -117,8 +117,9 @@ pub(crate) fn units() -> Vec<Unit> {
     let mut all = Vec::new();
     all.extend(plain().map(elementwise::family));
     all.extend(["u8", "u16", "u32", "u64"].map(copy::family));
-    all.extend(plain().flat_map(|x| plain().filter(move |y| *y != x).map(move |y| copy::cast_family(x, y))));
-    all.extend(crate::units::blocks().flat_map(|x| [DType::F32, DType::BF16].map(|y| copy::decode_family(x, y))));
+    all.extend(floats().flat_map(|x| plain().filter(move |y| *y != x).map(move |y| copy::cast_family(x, y))));
+    all.extend([DType::I64, DType::U32, DType::U8].map(|x| copy::cast_family(x, DType::F32)));
+    all.extend(crate::units::blocks().map(|x| copy::decode_family(x, DType::F32)));
     all.extend(plain().map(|x| index::family(x, x)));
     all.extend([DType::BF16, DType::F16].map(|x| index::family(x, DType::F32)));
     all.extend(plain().map(|x| reduce::family(x, if x == DType::U8 { DType::U32 } else { x })));
@@ -127,7 +128,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().map(sampling::family));
     all.extend(floats().map(|x| matmul::family(x, x, x)));
     all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
-    all.extend(crate::units::blocks().flat_map(|w| [DType::F32, DType::BF16].map(|y| matmul::family(DType::F32, w, y))));
+    all.extend(crate::units::blocks().map(|w| matmul::family(DType::F32, w, DType::F32)));
     for (x, y) in [(DType::BF16, DType::BF16), (DType::BF16, DType::F32), (DType::F16, DType::F16)] {
         all.push(matmul::linear_sm80(x, x, y));
         // Those of a layer forward, and of its derivatives by input and weight.
@@ -143,6 +144,7 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(integer.flat_map(|w| [false, true].map(|many| matmul::linear_int8_sm80(w, DType::BF16, many, true))));
     for (x, dim) in [(DType::BF16, 64), (DType::BF16, 128), (DType::F16, 64), (DType::F16, 128), (DType::BF16, 32)] {
         all.extend([false, true].map(|partial| attention::family_sm80(x, dim, partial)));
+        all.extend(["DQ", "DK", "DV"].map(|of| attention::family_backward_sm80(x, dim, of)));
     }
     all.extend(floats().map(mlp::family));
     all.extend(floats().map(softmax::family));
