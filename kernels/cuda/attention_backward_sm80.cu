@@ -34,7 +34,8 @@ __device__ __forceinline__ void load(u32 to, const T* __restrict__ from, u64 beg
 // 16 rows of `a` from `row` on times the 64 rows of `b`, over D.
 __device__ __forceinline__ void product(float (&c)[TILE / 8][4], u32 a, int row, u32 b) {
     const int lane = threadIdx.x & 31;
-#pragma unroll
+    // Two at a time: unrolled as a whole, the loads that go ahead take more registers than there are.
+#pragma unroll 2
     for (int i = 0; i < D / 16; i++) {
         u32 fa[4];
         ptx::ldmatrix_x4(fa, a + offset(row + lane % 16, i * 2 + lane / 16));
