@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use puna::autograd::optim::{AdamW, AdamWOptions, Schedule};
 use puna::llama::convert::{SaveOptions, Vocabulary};
-use puna::llama::{Checkpoint, Llama, LoadOptions, Module};
+use puna::llama::{Checkpoint, Llama, Module};
 use puna::prelude::*;
 use puna::train::data::{Overlong, Packing, Tokenize};
 use puna::train::{Distillation, StoredTeacher, TrainOptions, Trainer};
@@ -142,17 +142,9 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     Ok(())
 }
 
+/// What is trained, which has a dtype, is not packed.
 fn load(checkpoint: &Checkpoint, dtype: Option<DType>, device: &Device) -> shared::Result<Llama> {
-    let bar = shared::bar("loading");
-    let mut progress = |progress: puna::llama::Progress<'_>| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-    };
-    // What is trained is not packed.
-    let options = LoadOptions { dtype, activations: None, pack: dtype.is_none(), progress: &mut progress };
-    let llama = Llama::load(checkpoint, device, options);
-    bar.finish_and_clear();
-    Ok(llama?)
+    shared::load_network(checkpoint, dtype, dtype.is_none(), device)
 }
 
 /// Runs the teacher over the data and keeps what it says.

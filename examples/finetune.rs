@@ -18,7 +18,6 @@ use clap::Parser;
 use puna::autograd::optim::{AdamW, AdamWOptions, Schedule};
 use puna::llama::adapter::{AdapterConfig, Targets};
 use puna::llama::convert::{SaveOptions, Vocabulary};
-use puna::llama::{Llama, LoadOptions};
 use puna::prelude::*;
 use puna::train::data::{Overlong, Packing, Tokenize};
 use puna::train::{Dataset, Dpo, Objective, Preferences, TrainOptions, Trainer};
@@ -118,14 +117,7 @@ fn run(arguments: Arguments) -> shared::Result<()> {
     };
 
     let dtype = arguments.dtype.or(arguments.full.then_some(DType::F32));
-    let bar = shared::bar("loading");
-    let mut progress = |progress: puna::llama::Progress<'_>| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-    };
-    let options = LoadOptions { dtype, activations: None, pack: !arguments.full, progress: &mut progress };
-    let mut llama = Llama::load(&checkpoint, &device, options)?;
-    bar.finish_and_clear();
+    let mut llama = shared::load_network(&checkpoint, dtype, !arguments.full, &device)?;
     let adapter = AdapterConfig {
         rank: arguments.rank,
         alpha: arguments.alpha.unwrap_or(2.0 * arguments.rank as f64),

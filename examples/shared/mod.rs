@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use puna::llama::{Checkpoint, Engine, Loader};
+use puna::llama::{Checkpoint, Engine, Llama, LoadOptions, Loader};
 use puna::prelude::*;
 
 /// What a program ends with.
@@ -82,12 +82,15 @@ impl ModelArguments {
 
     fn with_loader<T>(&self, load: impl FnOnce(Loader<'_>, &Device) -> Result<T>) -> Result<T> {
         let device = self.device.device()?;
-        let bar = bar("loading");
-        let mut progress = |progress: puna::llama::Progress<'_>| {
-            bar.set_length(progress.total as u64);
-            bar.set_position(progress.done as u64);
-        };
-        let mut loader = Model::loader().progress(&mut progress);
+        with_bar(|progress| self.load_with(Model::loader().progress(progress), &device, load))
+    }
+
+    fn load_with<T>(
+        &self,
+        mut loader: Loader<'_>,
+        device: &Device,
+        load: impl FnOnce(Loader<'_>, &Device) -> Result<T>,
+    ) -> Result<T> {
         if let Some(path) = &self.tokenizer {
             loader = loader.tokenizer(path);
         }
@@ -100,10 +103,27 @@ impl ModelArguments {
         if let Some(dtype) = self.activations {
             loader = loader.activations(dtype);
         }
-        let loaded = load(loader, &device);
-        bar.finish_and_clear();
-        loaded
+        load(loader, device)
     }
+}
+
+/// Loads something while a bar shows how far that is.
+fn with_bar<T>(load: impl FnOnce(&mut dyn FnMut(puna::llama::Progress<'_>)) -> Result<T>) -> Result<T> {
+    let bar = bar("loading");
+    let loaded = load(&mut |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+    });
+    bar.finish_and_clear();
+    loaded
+}
+
+/// A checkpoint's network alone, for training: `pack` where its weights stay as they are.
+pub fn load_network(checkpoint: &Checkpoint, dtype: Option<DType>, pack: bool, device: &Device) -> Result<Llama> {
+    with_bar(|progress| {
+        let options = LoadOptions { dtype, activations: None, pack, progress };
+        Ok(Llama::load(checkpoint, device, options)?)
+    })
 }
 
 /// The checkpoint of this name, downloaded where this build can and the Hub's cache lacks it; without a name, the one that puna carries.

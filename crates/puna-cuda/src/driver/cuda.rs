@@ -168,7 +168,7 @@ impl Cuda {
         let (source, architecture) = (kernel(unit.source), self.architecture());
         let defines: Vec<String> = unit.defines().map(|(name, value)| format!("{name}={value}")).collect();
         let compiler = self.compiler.get_or_init(|| Nvrtc::new().map_err(|e| e.to_string()));
-        // Of what another version of the compiler has made nothing is taken; without one, what any made for this card is.
+        // Of what another version of the compiler has made nothing is taken.
         let version = compiler.as_ref().map(Nvrtc::version).unwrap_or_default();
         let name = source.name.trim_end_matches(".cu");
         let key = Key::new(&(source, HEADERS, &defines, version, &architecture));
