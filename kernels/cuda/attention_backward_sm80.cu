@@ -7,19 +7,14 @@
 // bound by the tensor cores. Not measured on a card.
 // Order: heads of a group, then tiles counted from the sequence's first, one chain. Weights meet halves in parts, as in attention_sm80.
 // Dao 2023, arXiv 2307.08691.
-#include "mma.cuh"
+#include "head_tiles.cuh"
 #include "sequences.cuh"
 
 #define DQ 1
 #define DK 2
 #define DV 3
 
-constexpr int TILE = 64, THREADS = 128, PIECES = D / 8, BYTES = TILE * D * 2;
-constexpr float LOG2E = 1.44269504088896341f;
-
-__device__ __forceinline__ u32 offset(int row, int piece) {
-    return row * (D * 2) + ((D == 32 ? piece ^ ((row >> 1) & 3) : piece ^ (row & 7)) * 16);
-}
+constexpr int THREADS = 128, BYTES = TILE * D * 2;
 
 // 64 rows of a tensor [rows, heads, D] from `first` on; zeros from `count` on.
 __device__ __forceinline__ void load(u32 to, const T* __restrict__ from, u64 begin, i64 first, i64 count, u32 heads, u32 head) {
@@ -128,22 +123,7 @@ attention_backward_sm80(T* __restrict__ out, const T* __restrict__ q, const T* _
                     }
                     w[j][e] = weight;
                 }
-            const u32 meets = OF == DV ? columns_too : columns_at;
-#pragma unroll
-            for (int i = 0; i < TILE / 16; i++) {
-                u32 parts[Parts<T>::COUNT][4];
-                parts_of(parts, w[i * 2], w[i * 2 + 1], T());
-#pragma unroll
-                for (int j = 0; j < D / 16; j++) {
-                    u32 f[4];
-                    ptx::ldmatrix_x4_trans(f, meets + offset(i * 16 + lane % 16, j * 2 + lane / 16));
-#pragma unroll
-                    for (int part = 0; part < Parts<T>::COUNT; part++) {
-                        mma(acc[j * 2], parts[part], f[0], f[1], T());
-                        mma(acc[j * 2 + 1], parts[part], f[2], f[3], T());
-                    }
-                }
-            }
+            weigh(acc, w, OF == DV ? columns_too : columns_at);
         }
     }
     ptx::cp_async_wait<0>();

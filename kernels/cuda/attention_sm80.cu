@@ -8,21 +8,17 @@
 // a block computes one split, and attention_combine joins them: the same bits, whatever shares the step.
 // Probabilities meet v in halves of halves (three of bf16, two of f16), which sum to what f32 holds: nothing is rounded away.
 // Dao 2023, arXiv 2307.08691.
-#include "mma.cuh"
+#include "head_tiles.cuh"
 #include "sequences.cuh"
 
-constexpr int TILE = 64, SPLIT = 512, ROWS = 16 * WARPS, THREADS = 32 * WARPS, PIECES = D / 8;
-constexpr float LOG2E = 1.44269504088896341f, LN2 = 0.69314718055994531f;
+constexpr int SPLIT = 512, ROWS = 16 * WARPS, THREADS = 32 * WARPS;
+constexpr float LN2 = 0.69314718055994531f;
 
 // Dynamic shared memory, in bytes from its beginning.
 struct Room {
     static constexpr int Q = 0, K = Q + ROWS * D * 2, V = K + TILE * D * 2, P = V + TILE * D * 2, TOTAL = P + ROWS * TILE * 4,
                          BYTES = TOTAL + (PARTIAL ? 0 : ROWS * D * 4);
 };
-
-__device__ __forceinline__ u32 offset(int row, int piece) {
-    return row * (D * 2) + ((D == 32 ? piece ^ ((row >> 1) & 3) : piece ^ (row & 7)) * 16);
-}
 
 // How two parts of a softmax become one: largest scores (of base 2) and what they leave of sums formed with them.
 struct Joined {
@@ -192,21 +188,7 @@ attention_sm80(const Outputs out, const T* __restrict__ q, const T* __restrict__
                     }
                 }
         } else {
-#pragma unroll
-            for (int i = 0; i < TILE / 16; i++) {
-                u32 parts[Parts<T>::COUNT][4];
-                parts_of(parts, p[i * 2], p[i * 2 + 1], T());
-#pragma unroll
-                for (int j = 0; j < D / 16; j++) {
-                    u32 f[4];
-                    ptx::ldmatrix_x4_trans(f, sv + offset(i * 16 + lane % 16, j * 2 + lane / 16));
-#pragma unroll
-                    for (int part = 0; part < Parts<T>::COUNT; part++) {
-                        mma(acc[j * 2], parts[part], f[0], f[1], T());
-                        mma(acc[j * 2 + 1], parts[part], f[2], f[3], T());
-                    }
-                }
-            }
+            weigh(acc, p, sv);
         }
         if (!PARTIAL && (first + TILE >= end || (first + TILE) % SPLIT == 0)) {
             // The end of a split: it joins those before.

@@ -10,20 +10,15 @@ enum Unary { NEG, ABS, SIGN, EXP, LOG, SQRT, RSQRT, RECIPROCAL, SQUARE, SIN, COS
 enum Binary { ADD, SUB, MUL, DIV, MAXIMUM, MINIMUM, POW };
 enum Compare { EQ, NE, LT, LE, GT, GE };
 
-__device__ __forceinline__ float sin_of(float x) { return sinf(x); }
-__device__ __forceinline__ double sin_of(double x) { return sin(x); }
-__device__ __forceinline__ float cos_of(float x) { return cosf(x); }
-__device__ __forceinline__ double cos_of(double x) { return cos(x); }
-__device__ __forceinline__ float erf_of(float x) { return erff(x); }
-__device__ __forceinline__ double erf_of(double x) { return erf(x); }
-__device__ __forceinline__ float erfc_of(float x) { return erfcf(x); }
-__device__ __forceinline__ double erfc_of(double x) { return erfc(x); }
-__device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }
-__device__ __forceinline__ double log1p_of(double x) { return log1p(x); }
+OF_BOTH(sin_of, sinf, sin)
+OF_BOTH(cos_of, cosf, cos)
+OF_BOTH(tanh_of, tanhf, tanh)
+OF_BOTH(erf_of, erff, erf)
+OF_BOTH(erfc_of, erfcf, erfc)
+OF_BOTH(log1p_of, log1pf, log1p)
+OF_BOTH(abs_of, fabsf, fabs)
 __device__ __forceinline__ float pow_of(float x, float y) { return powf(x, y); }
 __device__ __forceinline__ double pow_of(double x, double y) { return pow(x, y); }
-__device__ __forceinline__ float abs_of(float x) { return fabsf(x); }
-__device__ __forceinline__ double abs_of(double x) { return fabs(x); }
 
 #ifdef IS_FLOAT
 // 1 / (1 + exp(-x)) of either sign without overflow of what is divided by.

@@ -71,14 +71,13 @@ __device__ __forceinline__ float odd_f32(i64 x) {
     return negative ? -r : r;
 }
 
-__device__ __forceinline__ float exp_of(float x) { return expf(x); }
-__device__ __forceinline__ double exp_of(double x) { return exp(x); }
-__device__ __forceinline__ float log_of(float x) { return logf(x); }
-__device__ __forceinline__ double log_of(double x) { return log(x); }
-__device__ __forceinline__ float sqrt_of(float x) { return sqrtf(x); }
-__device__ __forceinline__ double sqrt_of(double x) { return sqrt(x); }
-__device__ __forceinline__ float tanh_of(float x) { return tanhf(x); }
-__device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
+// A function of one number or two, by one name for f32 and f64.
+#define OF_BOTH(name, single, wide)                                                 \
+    __device__ __forceinline__ float name(float x) { return single(x); }            \
+    __device__ __forceinline__ double name(double x) { return wide(x); }
+OF_BOTH(exp_of, expf, exp)
+OF_BOTH(log_of, logf, log)
+OF_BOTH(sqrt_of, sqrtf, sqrt)
 __device__ __forceinline__ float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double fma_of(double a, double b, double c) { return fma(a, b, c); }
 template <class A> __device__ __forceinline__ A infinity_of() { return (A)INF; }

@@ -6,8 +6,7 @@
 
 typedef Wide<T>::type A;
 
-__device__ __forceinline__ float expm1_of(float x) { return expm1f(x); }
-__device__ __forceinline__ double expm1_of(double x) { return expm1(x); }
+OF_BOTH(expm1_of, expm1f, expm1)
 
 struct AdamW {
     double beta1, beta2, eps, decay, log_beta1, log_beta2;

@@ -23,7 +23,7 @@ pub const KERNELS: &[Source] = sources! {
 
 /// What they include.
 pub const HEADERS: &[Source] = sources! {
-    "cuda": "common.cuh" "ptx.cuh" "number.cuh" "block_reduce.cuh" "blocks.cuh" "philox.cuh" "mma.cuh" "sequences.cuh" "rows.cuh";
+    "cuda": "common.cuh" "ptx.cuh" "number.cuh" "block_reduce.cuh" "blocks.cuh" "philox.cuh" "mma.cuh" "sequences.cuh" "rows.cuh" "head_tiles.cuh";
 };
 
 /// The emulator: a runtime, and what stands in for CUDA's language and for `ptx.cuh`.

@@ -124,7 +124,7 @@ fn planted() -> Vec<Planted> {
             &[("        __syncthreads();  // keys are there", "        // keys are there")],
             whole(),
         ),
-        ("values not turned", flash, &[("ldmatrix_x4_trans", "ldmatrix_x4")], whole()),
+        ("values not turned", "head_tiles.cuh", &[("ldmatrix_x4_trans", "ldmatrix_x4")], whole()),
         (
             "a mask off by one",
             flash,

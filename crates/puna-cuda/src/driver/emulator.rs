@@ -85,7 +85,7 @@ fn fail(message: impl Into<String>) -> Error {
 /// A change of a kernel's text before it is compiled: how tests plant mistakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// The name of the source.
+    /// The name of the source, or of a header.
     pub source: &'static str,
     /// What stands there.
     pub from: &'static str,
@@ -176,24 +176,34 @@ impl Emulator {
         module.clone().map_err(fail)
     }
 
-    fn build(&self, unit: &Unit) -> std::result::Result<PathBuf, String> {
-        let source = kernel(unit.source);
-        let mut text = source.text.to_owned();
-        for edit in self.edits.iter().filter(|edit| edit.source == source.name) {
+    /// A file's text with what tests have changed in it.
+    fn edited(&self, file: &Source) -> String {
+        let mut text = file.text.to_owned();
+        for edit in self.edits.iter().filter(|edit| edit.source == file.name) {
             assert!(text.contains(edit.from), "{} holds what is to be changed: {:?}", edit.source, edit.from);
             text = text.replacen(edit.from, edit.to, 1);
         }
+        text
+    }
+
+    fn build(&self, unit: &Unit) -> std::result::Result<PathBuf, String> {
+        let source = kernel(unit.source);
+        let text = self.edited(&source);
+        let headers: Vec<(&str, String)> = HEADERS.iter().map(|header| (header.name, self.edited(header))).collect();
         let Options { mode, capability, .. } = self.options;
         let defines: Vec<_> = unit.defines().map(|(name, value)| format!("-D{name}={value}")).collect();
         let name: String = unit.defines().map(|(_, value)| format!("-{value}")).collect();
         let name = format!("{}{name}", source.name.trim_end_matches(".cu"));
-        produce(&name, &hash(&(&text, HEADERS, EMULATOR, &defines, mode, capability)), |folder, out| {
-            let headers = HEADERS.iter().filter(|header| header.name != "ptx.cuh").chain(EMULATOR);
-            write_all(folder, headers)?;
+        produce(&name, &hash(&(&text, &headers, EMULATOR, &defines, mode, capability)), |folder, out| {
             let write = |name: &str, text: &str| {
                 let file = folder.join(name);
                 std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display())).map(|()| file)
             };
+            for (name, text) in &headers {
+                write(name, text)?;
+            }
+            // Behind those of the card: one has the name and the interface of another.
+            write_all(folder, EMULATOR)?;
             write(source.name, &text)?;
             let mut unit = format!("#include \"cuda_host.hpp\"\n#include \"{}\"\n", source.name);
             for (entry, bound) in entries(&text) {

@@ -8,7 +8,7 @@ use super::copy::contiguous;
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
 use crate::driver::Unit;
-use crate::launch::{Grid, Pointer, arguments};
+use crate::launch::{Arguments, Grid, Pointer, arguments};
 use crate::view::View;
 
 /// The threads of a block, and the keys of a tile.
@@ -216,37 +216,26 @@ pub(super) fn attention_backward(cuda: &Cuda, op: &AttentionBackward, inputs: &[
         }
         return Ok(());
     }
-    let arguments = arguments![
-        results[0].pointer(),
-        dy.pointer(),
-        q.pointer(),
-        k.pointer(),
-        v.pointer(),
-        lse.pointer(),
-        delta.pointer(),
-        sequences,
-        heads as u32,
-        kv_heads as u32,
-        dim as u32,
-        v_dim as u32,
-        op.scale
-    ];
+    let with = |mut arguments: Arguments| {
+        arguments![
+            + arguments,
+            dy.pointer(),
+            q.pointer(),
+            k.pointer(),
+            v.pointer(),
+            lse.pointer(),
+            delta.pointer(),
+            sequences,
+            heads as u32,
+            kv_heads as u32,
+            dim as u32,
+            v_dim as u32,
+            op.scale
+        ];
+        arguments
+    };
+    let arguments = with(arguments![results[0].pointer()]);
     cuda.launch(&family, "attention_dq", grid([tokens, heads], dim + TILE, q.dtype), &arguments)?;
-    let arguments = arguments![
-        results[1].pointer(),
-        results[2].pointer(),
-        dy.pointer(),
-        q.pointer(),
-        k.pointer(),
-        v.pointer(),
-        lse.pointer(),
-        delta.pointer(),
-        sequences,
-        heads as u32,
-        kv_heads as u32,
-        dim as u32,
-        v_dim as u32,
-        op.scale
-    ];
+    let arguments = with(arguments![results[1].pointer(), results[2].pointer()]);
     cuda.launch(&family, "attention_dkv", grid([keys, kv_heads], dim + v_dim + 2 * TILE, q.dtype), &arguments)
 }
