@@ -36,11 +36,11 @@ attention(T* __restrict__ y, A* __restrict__ lse, const T* __restrict__ q, const
             }
             score *= scale;
         }
-        const A now = larger(most, block_reduce<Largest, TILE>(score, reduce));
+        const A now = larger(most, block_reduce<TILE>(score, reduce, Largest()));
         const A shift = now == nothing ? (A)0 : now, keep = exp_of(most - shift);
         const A mine = tid < count ? exp_of(score - shift) : (A)0;
         p[tid] = mine;
-        total = total * keep + block_reduce<Sum, TILE>(mine, reduce);
+        total = total * keep + block_reduce<TILE>(mine, reduce, Sum());
         for (u32 d = tid; d < v_dim; d += TILE) {
             A add = sum[d] * keep;
             for (u32 j = 0; j < count; j++) {

@@ -2,7 +2,7 @@
 // x, y, z of T, any layouts -> contiguous T (compare: u8)
 // grid elements / 256 | block 256 | shared none              T: from the launch
 // bound by bandwidth. Floats are computed in f32 (f64 for f64) and rounded once; integers wrap.
-#include "number.cuh"
+#include "rows.cuh"
 
 typedef Wide<T>::type A;
 
@@ -21,12 +21,6 @@ __device__ __forceinline__ float pow_of(float x, float y) { return powf(x, y); }
 __device__ __forceinline__ double pow_of(double x, double y) { return pow(x, y); }
 
 #ifdef IS_FLOAT
-// 1 / (1 + exp(-x)) of either sign without overflow of what is divided by.
-__device__ __forceinline__ A sigmoid(A x) {
-    const A e = exp_of(-abs_of(x)), r = (A)1 / ((A)1 + e);
-    return x < (A)0 ? e * r : r;
-}
-
 __device__ __forceinline__ A apply(int op, A x) {
     switch (op) {
         case NEG: return -x;
@@ -129,8 +123,8 @@ affine(T* __restrict__ y, const T* __restrict__ x, const Layout lx, u64 n, doubl
 }
 
 // Both contiguous and aligned: a thread takes 16 bytes.
-constexpr int VEC = 16 / sizeof(T);
-struct alignas(16) Vec { T at[VEC]; };
+constexpr int COUNT = Lane<T>::COUNT;
+typedef Lane<T>::Vec Vec;
 
 extern "C" __global__ void __launch_bounds__(256) unary_contiguous(Vec* __restrict__ y, const Vec* __restrict__ x, u64 vectors, int op) {
     const u64 i = thread_number();
@@ -138,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(256) unary_contiguous(Vec* __restri
     const Vec in = x[i];
     Vec out;
 #pragma unroll
-    for (int j = 0; j < VEC; j++) out.at[j] = narrow<T>(apply(op, widen(in.at[j])));
+    for (int j = 0; j < COUNT; j++) out.at[j] = narrow<T>(apply(op, widen(in.at[j])));
     y[i] = out;
 }
 
@@ -149,7 +143,7 @@ binary_contiguous(Vec* __restrict__ z, const Vec* __restrict__ x, const Vec* __r
     const Vec a = x[i], b = y[i];
     Vec out;
 #pragma unroll
-    for (int j = 0; j < VEC; j++) {
+    for (int j = 0; j < COUNT; j++) {
         const A v = widen(a.at[j]), w = widen(b.at[j]);
         // A power takes more registers than all the rest, and is seldom: the other entry has it.
         out.at[j] = narrow<T>(op == ADD ? v + w : op == SUB ? v - w : op == MUL ? v * w : op == DIV ? v / w : op == MAXIMUM ? larger(v, w) : smaller(v, w));

@@ -25,7 +25,7 @@ template <> struct Pair<f32> {
 #pragma unroll
         for (int i = 0; i < 3; i++) {
             parts[i] = ptx::pack_bf16x2(low, high);
-            const float taken_low = bits_float(parts[i] << 16), taken_high = bits_float(parts[i] & 0xFFFF0000u);
+            const float taken_low = low_of(parts[i], bf16()), taken_high = high_of(parts[i], bf16());
             // Of what is not finite there is no rest.
             low = taken_low - taken_low == 0.0f ? low - taken_low : 0.0f;
             high = taken_high - taken_high == 0.0f ? high - taken_high : 0.0f;

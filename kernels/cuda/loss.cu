@@ -16,10 +16,10 @@ cross_entropy(A* __restrict__ losses, u32* __restrict__ counted, A* __restrict__
     logits += row * vocab;
     A most = -infinity_of<A>();
     for (u64 i = threadIdx.x; i < vocab; i += 256) most = larger(most, (A)widen(logits[i]));
-    most = block_reduce<Largest, 256>(most, room);
+    most = block_reduce<256>(most, room, Largest());
     A sum = (A)0;
     for (u64 i = threadIdx.x; i < vocab; i += 256) sum += exp_of(widen(logits[i]) - most);
-    sum = block_reduce<Sum, 256>(sum, room);
+    sum = block_reduce<256>(sum, room, Sum());
     if (threadIdx.x) return;
     const A all = log_of(sum) + most;
     const u32 label = labels[(i64)row * label_stride];

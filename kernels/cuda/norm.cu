@@ -34,7 +34,7 @@ rms_norm(T* __restrict__ y, T* sum, A* __restrict__ r, const T* __restrict__ str
 #pragma unroll
         for (int j = 0; j < COUNT; j++) squares += v[j] * v[j];
     }
-    squares = block_reduce<Sum, 256>(squares, room);
+    squares = block_reduce<256>(squares, room, Sum());
     const A scale = (A)1 / sqrt_of(squares / (A)n + (A)eps);
     if (r && threadIdx.x == 0) r[row] = scale;
     // Each thread reads what it has written itself; what it has read before comes from cache.
@@ -70,7 +70,7 @@ rms_norm_backward(T* __restrict__ dx, const T* __restrict__ dy, const T* __restr
 #pragma unroll
         for (int j = 0; j < COUNT; j++) along += (w && i + j < n ? g[j] * (A)widen(w[i + j]) : g[j]) * v[j];
     }
-    along = block_reduce<Sum, 256>(along, room) / (A)n;
+    along = block_reduce<256>(along, room, Sum()) / (A)n;
     const A scale = r[row], turn = along * scale * scale;
     for (u32 i = threadIdx.x * COUNT; i < n; i += 256 * COUNT) {
         A g[COUNT], v[COUNT];

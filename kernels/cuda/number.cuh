@@ -7,7 +7,6 @@ template <> struct Wide<f64> { typedef double type; };
 template <> struct Wide<i64> { typedef i64 type; };
 template <> struct Wide<u32> { typedef u32 type; };
 template <> struct Wide<u8> { typedef u32 type; };
-template <> struct Wide<u16> { typedef u32 type; };
 
 __device__ __forceinline__ float widen(f32 x) { return x; }
 __device__ __forceinline__ double widen(f64 x) { return x; }
@@ -81,7 +80,12 @@ OF_BOTH(sqrt_of, sqrtf, sqrt)
 __device__ __forceinline__ float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double fma_of(double a, double b, double c) { return fma(a, b, c); }
 template <class A> __device__ __forceinline__ A infinity_of() { return (A)INF; }
-template <class A> __device__ __forceinline__ bool is_nan(A x) { return x != x; }
+
+// 1 / (1 + exp(-x)) of either sign without overflow of what is divided by.
+template <class A> __device__ __forceinline__ A sigmoid(A x) {
+    const A e = exp_of(x < (A)0 ? x : -x), r = (A)1 / ((A)1 + e);
+    return x < (A)0 ? e * r : r;
+}
 
 // The larger, or NaN where one is.
 template <class A> __device__ __forceinline__ A larger(A a, A b) { return a != a ? a : (b != b ? b : (a < b ? b : a)); }

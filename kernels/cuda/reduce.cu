@@ -4,32 +4,9 @@
 // bound by bandwidth. Order: lanes stride by 256 within a chunk, tree, chunks in order. Depends on the number of values alone.
 #include "block_reduce.cuh"
 
-#ifdef IS_FLOAT
 typedef Wide<T>::type A;
-#elif defined(IS_SIGNED)
-typedef i64 A;
-#else
-typedef u32 A;
-#endif
 
 enum Kind { SUM, MEAN, MAX, MIN };
-
-__device__ __forceinline__ A none(int kind, A least, A greatest) { return kind == MAX ? least : (kind == MIN ? greatest : (A)0); }
-__device__ __forceinline__ A join(int kind, A a, A b) {
-    if (kind == MAX) return larger(a, b);
-    if (kind == MIN) return smaller(a, b);
-    return a + b;
-}
-
-__device__ __forceinline__ A join_block(int kind, A v, A* room) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v = join(kind, v, __shfl_xor_sync(FULL_WARP, v, o));
-    if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = v;
-    __syncthreads();
-    A all = room[0];
-    for (int w = 1; w < 8; w++) all = join(kind, all, room[w]);
-    return all;
-}
 
 #ifdef IS_FLOAT
 #define LEAST (-infinity_of<A>())
@@ -45,6 +22,17 @@ __device__ __forceinline__ A join_block(int kind, A v, A* room) {
 #define GREATEST 0xFFFFFFFFu
 #endif
 
+// Two values as one, by what is asked for; and what changes nothing.
+struct Join {
+    int kind;
+    __device__ __forceinline__ A none() const { return kind == MAX ? LEAST : (kind == MIN ? GREATEST : (A)0); }
+    __device__ __forceinline__ A operator()(A a, A b) const {
+        if (kind == MAX) return larger(a, b);
+        if (kind == MIN) return smaller(a, b);
+        return a + b;
+    }
+};
+
 // A chunk of one result's values to `partial[result, chunk]`.
 extern "C" __global__ void __launch_bounds__(256)
 reduce_chunk(A* __restrict__ partial, const T* __restrict__ x, const Layout kept, const Layout reduced, u64 count, u64 results, u64 chunk, u32 chunks, int kind) {
@@ -53,9 +41,10 @@ reduce_chunk(A* __restrict__ partial, const T* __restrict__ x, const Layout kept
     if (result >= results) return;
     const T* from = x + offset_of(kept, result);
     const u64 begin = (u64)blockIdx.z * chunk, end = begin + chunk < count ? begin + chunk : count;
-    A v = none(kind, LEAST, GREATEST);
-    for (u64 i = begin + threadIdx.x; i < end; i += 256) v = join(kind, v, (A)widen(from[offset_of(reduced, i)]));
-    v = join_block(kind, v, room);
+    const Join join = {kind};
+    A v = join.none();
+    for (u64 i = begin + threadIdx.x; i < end; i += 256) v = join(v, (A)widen(from[offset_of(reduced, i)]));
+    v = block_reduce<256>(v, room, join);
     if (threadIdx.x == 0) partial[result * chunks + blockIdx.z] = v;
 }
 
@@ -67,8 +56,9 @@ reduce_columns(A* __restrict__ partial, const T* __restrict__ x, const Layout ke
     if (result >= results) return;
     const T* from = x + offset_of(kept, result);
     const u64 begin = (u64)blockIdx.z * chunk, end = begin + chunk < count ? begin + chunk : count;
-    A v = none(kind, LEAST, GREATEST);
-    for (u64 i = begin; i < end; i++) v = join(kind, v, (A)widen(from[offset_of(reduced, i)]));
+    const Join join = {kind};
+    A v = join.none();
+    for (u64 i = begin; i < end; i++) v = join(v, (A)widen(from[offset_of(reduced, i)]));
     partial[result * chunks + blockIdx.z] = v;
 }
 
@@ -77,24 +67,16 @@ extern "C" __global__ void __launch_bounds__(256)
 reduce_finish(Y* __restrict__ y, const A* __restrict__ partial, u32 chunks, u64 count, u64 results, int kind) {
     const u64 result = thread_number();
     if (result >= results) return;
-    A v = none(kind, LEAST, GREATEST);
-    for (u32 c = 0; c < chunks; c++) v = join(kind, v, partial[result * chunks + c]);
+    const Join join = {kind};
+    A v = join.none();
+    for (u32 c = 0; c < chunks; c++) v = join(v, partial[result * chunks + c]);
 #ifdef IS_FLOAT
     if (kind == MEAN) v = v / (A)count;
 #endif
     y[result] = narrow<Y>(v);
 }
 
-// The place of the largest (smallest) value; of equal ones the lowest; a NaN, the first, before all.
-__device__ __forceinline__ bool before(A a, u64 at, A b, u64 bt, int largest) {
-    if (at == ~0ull) return false;
-    if (bt == ~0ull) return true;
-    const bool an = a != a, bn = b != b;
-    if (an || bn) return an && bn ? at < bt : an;
-    if (a == b) return at < bt;
-    return largest ? b < a : a < b;
-}
-
+// The place of the largest (smallest) value: see `before`.
 extern "C" __global__ void __launch_bounds__(256)
 arg_reduce(u32* __restrict__ y, const T* __restrict__ x, const Layout kept, i64 step, u64 count, u64 results, int largest) {
     __shared__ A values[8];
@@ -103,23 +85,13 @@ arg_reduce(u32* __restrict__ y, const T* __restrict__ x, const Layout kept, i64 
     if (result >= results) return;
     const T* from = x + offset_of(kept, result);
     A v = (A)0;
-    u64 at = ~0ull;
+    u64 at = NOWHERE;
     for (u64 i = threadIdx.x; i < count; i += 256) {
         const A w = (A)widen(from[(i64)i * step]);
         if (before(w, i, v, at, largest)) v = w, at = i;
     }
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) {
-        const A w = __shfl_xor_sync(FULL_WARP, v, o);
-        const u64 wt = __shfl_xor_sync(FULL_WARP, at, o);
-        if (before(w, wt, v, at, largest)) v = w, at = wt;
-    }
-    if ((threadIdx.x & 31) == 0) values[threadIdx.x >> 5] = v, places[threadIdx.x >> 5] = at;
-    __syncthreads();
-    if (threadIdx.x) return;
-    for (int w = 1; w < 8; w++)
-        if (before(values[w], places[w], v, at, largest)) v = values[w], at = places[w];
-    y[result] = (u32)at;
+    block_choose<256>(v, at, values, places, largest);
+    if (threadIdx.x == 0) y[result] = (u32)at;
 }
 
 // Running sums of each row: 256 at a time, by doubling distances, and what came before.

@@ -40,8 +40,12 @@ struct Shared {
     u64 left, beyond;
 };
 
-// The block's sum of a number of each thread.
-__device__ __forceinline__ float sum_of(float v, Shared& s) { return block_reduce<Sum, THREADS>(v, s.floats); }
+// Whether ids[j] stands nowhere before j.
+__device__ __forceinline__ bool is_first(const u32* ids, u32 j) {
+    for (u32 i = 0; i < j; i++)
+        if (ids[i] == ids[j]) return false;
+    return true;
+}
 
 // Takes what is smaller than the k-th largest away.
 __device__ __forceinline__ void keep_top_k(float* x, u64 vocab, u64 k, Shared& s) {
@@ -134,20 +138,20 @@ __device__ __forceinline__ void keep_top_p(float* x, u64 vocab, float share, flo
               end = begin + run < vocab ? begin + run : vocab;
     u32 own = 0;
     for (u64 i = begin; i < end; i++) own += order_of(x[i]) == threshold;
-    u32 before = own;
+    u32 earlier = own;
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
-        const u32 other = __shfl_up_sync(FULL_WARP, before, distance);
-        if (lane >= distance) before += other;
+        const u32 other = __shfl_up_sync(FULL_WARP, earlier, distance);
+        if (lane >= distance) earlier += other;
     }
-    if (lane == 31) s.words[threadIdx.x >> 5] = before;
+    if (lane == 31) s.words[threadIdx.x >> 5] = earlier;
     __syncthreads();
-    before -= own;
-    for (u32 w = 0; w < (threadIdx.x >> 5); w++) before += s.words[w];
+    earlier -= own;
+    for (u32 w = 0; w < (threadIdx.x >> 5); w++) earlier += s.words[w];
     for (u64 i = begin; i < end; i++) {
         const u32 order = order_of(x[i]);
-        if (order == threshold && before++ >= ties) x[i] = -INF;
+        if (order == threshold && earlier++ >= ties) x[i] = -INF;
         if (order < threshold) x[i] = -INF;
     }
     __syncthreads();
@@ -171,20 +175,17 @@ sample(u32* __restrict__ ids, float* __restrict__ log_probabilities, float* filt
         x[i] = v;
         raw_most = larger(raw_most, v);
     }
-    raw_most = block_reduce<Largest, THREADS>(raw_most, s.floats);
+    raw_most = block_reduce<THREADS>(raw_most, s.floats, Largest());
     float sum = 0.0f;
     for (u64 i = tid; i < vocab; i += THREADS) sum += expf(x[i] - raw_most);
-    sum = sum_of(sum, s);  // and every x is written
+    sum = block_reduce<THREADS>(sum, s.floats, Sum());  // and every x is written
 
     // Penalties: whoever has the first of equal tokens of the history applies theirs.
     const u32* history = in.history + row * in.history_length;
     const u32 from = in.generated_from[row];
     for (u32 j = tid; j < in.history_length; j += THREADS) {
         const u32 id = history[j];
-        if (id >= vocab) continue;
-        bool first = true;
-        for (u32 i = 0; i < j && first; i++) first = history[i] != id;
-        if (!first) continue;
+        if (id >= vocab || !is_first(history, j)) continue;
         float generated = 0.0f;
         for (u32 i = j < from ? from : j; i < in.history_length; i++) generated += history[i] == id;
         const float v = x[id], penalised = v < 0.0f ? v * repetition : v / repetition;
@@ -195,10 +196,7 @@ sample(u32* __restrict__ ids, float* __restrict__ log_probabilities, float* filt
     const float* bias = in.bias + row * in.bias_length;
     for (u32 j = tid; j < in.bias_length; j += THREADS) {
         const u32 id = bias_ids[j];
-        if (id >= vocab) continue;
-        bool first = true;
-        for (u32 i = 0; i < j && first; i++) first = bias_ids[i] != id;
-        if (!first) continue;
+        if (id >= vocab || !is_first(bias_ids, j)) continue;
         float all = 0.0f;
         for (u32 i = j; i < in.bias_length; i++)
             if (bias_ids[i] == id) all += bias[i];
@@ -213,7 +211,7 @@ sample(u32* __restrict__ ids, float* __restrict__ log_probabilities, float* filt
     if (share < 1.0f || floor > 0.0f) {
         float most = -INF;
         for (u64 i = tid; i < vocab; i += THREADS) most = larger(most, x[i]);
-        most = block_reduce<Largest, THREADS>(most, s.floats);
+        most = block_reduce<THREADS>(most, s.floats, Largest());
         const bool finite = most - most == 0.0f;
         // Of nothing but -inf every probability is 0, and all stay.
         if (share < 1.0f && most != -INF) keep_top_p(x, vocab, share, most, finite, s);
@@ -223,9 +221,9 @@ sample(u32* __restrict__ ids, float* __restrict__ log_probabilities, float* filt
         __syncthreads();
     }
 
-    // The largest, with its noise: of equal ones the lowest id, a NaN before all.
+    // The largest, with its noise: see `before`.
     float best = -INF;
-    u64 at = ~0ull;
+    u64 at = NOWHERE;
     const u32 blocks = (u32)((vocab + 3) / 4);
     for (u32 b = tid; b < blocks; b += THREADS) {
         float u[4];
@@ -236,28 +234,11 @@ sample(u32* __restrict__ ids, float* __restrict__ log_probabilities, float* filt
             if (i >= vocab) continue;
             // What went needs no noise.
             const float v = greedy || x[i] == -INF ? x[i] : x[i] + gumbel(u[j]);
-            const bool before = at == ~0ull || (best != best ? false : v != v ? true : best < v);
-            if (before) best = v, at = i;
+            if (before(v, i, best, at, true)) best = v, at = i;
         }
     }
-    // Threads hold ascending places, so that of equal ones of two threads the lower place wins.
-    auto wins = [](float a, u64 p, float b, u64 q) {
-        if (p == ~0ull || q == ~0ull) return q == ~0ull && p != ~0ull;
-        if (a != a || b != b) return a != a && (b == b || p < q);
-        return b < a || (a == b && p < q);
-    };
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) {
-        const float other = __shfl_xor_sync(FULL_WARP, best, o);
-        const u64 place = __shfl_xor_sync(FULL_WARP, at, o);
-        if (wins(other, place, best, at)) best = other, at = place;
-    }
-    __syncthreads();
-    if ((tid & 31) == 0) s.floats[tid >> 5] = best, s.masses[tid >> 5] = at;
-    __syncthreads();
+    block_choose<THREADS>(best, at, s.floats, s.masses, true);
     if (tid) return;
-    for (int w = 1; w < THREADS / 32; w++)
-        if (wins(s.floats[w], s.masses[w], best, at)) best = s.floats[w], at = s.masses[w];
     ids[row] = (u32)at;
     log_probabilities[row] = (float)widen(logits[at]) - raw_most - logf(sum);
 }

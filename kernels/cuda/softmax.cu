@@ -23,7 +23,7 @@ softmax(T* __restrict__ y, const T* __restrict__ x, const Layout at, i64 step, u
 #pragma unroll
         for (int j = 0; j < COUNT; j++) most = larger(most, v[j]);
     }
-    most = block_reduce<Largest, 256>(most, room);
+    most = block_reduce<256>(most, room, Largest());
     // Of nothing but -inf the difference would be NaN; the logarithm's definition gives that, a softmax zeros.
     const bool nothing = most == -infinity_of<A>() && !logarithm;
     const A shift = nothing ? (A)0 : most;
@@ -35,7 +35,7 @@ softmax(T* __restrict__ y, const T* __restrict__ x, const Layout at, i64 step, u
         for (int j = 0; j < COUNT; j++)
             if (i + j < n) sum += exp_of(v[j] - shift);
     }
-    sum = block_reduce<Sum, 256>(sum, room);
+    sum = block_reduce<256>(sum, room, Sum());
     if (nothing) sum = (A)1;
     const A log_sum = logarithm ? log_of(sum) : (A)0;
     for (u64 i = threadIdx.x * COUNT; i < n; i += 256 * COUNT) {

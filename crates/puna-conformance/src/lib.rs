@@ -65,6 +65,30 @@ pub const FAMILIES: &[(&str, &[Case])] = &[
     ("errors", errors::CASES),
 ];
 
+/// A test for each of [`FAMILIES`], called as it is, in which a function `fn(&str)` gets its name; and one that none is left out.
+#[macro_export]
+macro_rules! families {
+    ($run:ident) => {
+        $crate::families! {
+            $run:
+            elementwise reduce copy index matmul norm rope attention mlp softmax loss optimizer sampling random tasks device record
+            errors
+        }
+    };
+    ($run:ident: $($family:ident)*) => {
+        $(#[test]
+        fn $family() {
+            $run(stringify!($family));
+        })*
+
+        #[test]
+        fn every_family_is_run() {
+            let run = [$(stringify!($family)),*];
+            assert!($crate::FAMILIES.iter().map(|(name, _)| *name).eq(run));
+        }
+    };
+}
+
 /// Every claim.
 pub fn suite() -> Vec<Case> {
     FAMILIES.iter().flat_map(|(_, cases)| cases.iter().copied()).collect()

@@ -2,12 +2,14 @@
 
 use std::process::Command;
 
-use puna_conformance::{equal_bits, run_family};
+use puna_conformance::{equal_bits, families, run_family};
 use puna_cuda::{Completion, EmulatorOptions, Mode, emulated};
 use puna_tensor::{BlockType, DType};
 
 /// What tells a process that it is one of those below.
 const CHILD: &str = "PUNA_CONFORMANCE_CHILD";
+/// Those whose bits are compared: a float of each width that has kernels of its own, and blocks.
+const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::Block(BlockType::Q4K)];
 
 /// Runs a family in a process of its own: the emulator has one current block a process, so that this is how families run side by side.
 fn family(name: &str) {
@@ -27,23 +29,7 @@ fn child(name: &str, settings: &[(&str, &str)]) {
     assert!(output.status.success(), "{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
 }
 
-macro_rules! families {
-    ($($family:ident)*) => {
-        $(#[test]
-        fn $family() {
-            family(stringify!($family));
-        })*
-
-        #[test]
-        fn every_family_is_run() {
-            let run = [$(stringify!($family)),*];
-            assert!(puna_conformance::FAMILIES.iter().map(|(name, _)| *name).eq(run));
-        }
-    };
-}
-families! {
-    elementwise reduce copy index matmul norm rope attention mlp softmax loss optimizer sampling random tasks device record errors
-}
+families!(family);
 
 /// Copies that land as late as they may or at any moment, threads and blocks in order or shuffled, every access looked at: the same bits.
 #[test]
@@ -51,8 +37,7 @@ fn the_order_of_threads_and_copies_changes_no_bit() {
     let plain = EmulatorOptions::default();
     let shuffled = EmulatorOptions { seed: 5, completion: Completion::BySeed, ..plain };
     let checked = EmulatorOptions { seed: 8, mode: Mode::Check, ..plain };
-    let dtypes = [DType::F32, DType::BF16, DType::Block(BlockType::Q4K)];
-    equal_bits(&[plain, shuffled, checked].map(|options| emulated(options).expect("a C++ compiler")), &dtypes);
+    equal_bits(&[plain, shuffled, checked].map(|options| emulated(options).expect("a C++ compiler")), &DTYPES);
 }
 
 /// The same under AddressSanitizer, which a process must be started with.
@@ -61,8 +46,7 @@ fn the_address_sanitizer_finds_nothing() {
     let name = "the_address_sanitizer_finds_nothing";
     let options = EmulatorOptions { mode: Mode::Address, ..EmulatorOptions::default() };
     if std::env::var_os(CHILD).is_some() {
-        let dtypes = [DType::F32, DType::BF16, DType::Block(BlockType::Q4K)];
-        return equal_bits(&[0, 3].map(|seed| emulated(EmulatorOptions { seed, ..options }).expect("a C++ compiler")), &dtypes);
+        return equal_bits(&[0, 3].map(|seed| emulated(EmulatorOptions { seed, ..options }).expect("a C++ compiler")), &DTYPES);
     }
     let library = Command::new("g++").arg("-print-file-name=libasan.so").output().expect("a C++ compiler");
     let library = String::from_utf8_lossy(&library.stdout).trim().to_owned();

@@ -5,8 +5,9 @@ use puna_tensor::MAX_RANK;
 
 use crate::driver::Address;
 
-/// The most threads of a grid's first axis, and of the others.
+/// The most blocks along a grid's first axis, and along each of the others.
 const MOST_BLOCKS: u64 = i32::MAX as u64;
+pub(crate) const MOST_BLOCKS_ACROSS: usize = 65535;
 
 /// The number of threads of most blocks.
 pub(crate) const THREADS: u32 = 256;

@@ -35,6 +35,19 @@ impl View {
         Self { layout, ..*self }
     }
 
+    /// With these axes, in place; nothing where the strides do not allow it.
+    pub(crate) fn reshape(&self, shape: &Shape) -> Option<Self> {
+        self.layout.reshape(shape).map(|layout| self.with(layout))
+    }
+
+    /// The same of a view in row-major order, as results are.
+    ///
+    /// # Panics
+    /// Where it is none, or has not as many elements.
+    pub(crate) fn in_shape(&self, shape: impl Into<Shape>) -> Self {
+        self.reshape(&shape.into()).expect("what lies in order takes any shape of as many elements")
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         self.layout.shape()
     }
@@ -46,6 +59,11 @@ impl View {
     /// Where the first element lies.
     pub(crate) fn pointer(&self) -> Pointer {
         Pointer(self.base + (self.layout.offset() / self.dtype.unit() * self.dtype.unit_bytes()) as u64)
+    }
+
+    /// The same of a view that may be absent: null then.
+    pub(crate) fn pointer_of(view: Option<&Self>) -> Pointer {
+        view.map_or(Pointer::NONE, Self::pointer)
     }
 
     /// Lengths and strides of the axes, in elements.

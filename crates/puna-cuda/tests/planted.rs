@@ -154,7 +154,7 @@ fn planted() -> Vec<Planted> {
         ),
         (
             "shared memory that nobody has written",
-            "reduce.cu",
+            "block_reduce.cuh",
             &[("if ((threadIdx.x & 31) == 0) room[threadIdx.x >> 5] = v;", "if (threadIdx.x == 0) room[threadIdx.x >> 5] = v;")],
             Box::new(sum(3, 700)),
         ),

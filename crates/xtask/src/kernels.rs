@@ -53,10 +53,13 @@ type Table = BTreeMap<(&'static str, String), BTreeMap<&'static str, Needs>>;
 
 /// Compiles everything; false where something does not compile, a fast path spills registers, or the page says otherwise.
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
-    if std::env::var_os("PUNA_NVRTC").is_none() {
-        fixtures::fetch(&[fixtures::Fixture::Nvrtc])?;
-    }
-    let path = std::env::var_os("PUNA_NVRTC").map_or_else(fixtures::nvrtc, PathBuf::from);
+    let path = match std::env::var_os("PUNA_NVRTC") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            fixtures::fetch(&[fixtures::Fixture::Nvrtc])?;
+            fixtures::nvrtc()
+        }
+    };
     let compiler = Nvrtc::open(&path)?;
     let (major, minor) = compiler.version();
     let wanted = |unit: &CheckedUnit| request.only.as_ref().is_none_or(|only| unit.source.contains(only));

@@ -13,7 +13,7 @@ use super::nvrtc::Nvrtc;
 use super::{Address, Card, Driver, Kernel, Unit};
 use crate::launch::{Arguments, Grid};
 
-/// The oldest driver whose functions all exist: that of CUDA 11.4. What NVRTC 12 compiles needs a driver of CUDA 12.
+/// The oldest driver: what NVRTC 12 compiles needs one of CUDA 12. The functions called here are older.
 const OLDEST_DRIVER: i32 = 12000;
 /// How much dynamic shared memory a kernel has without asking.
 const SHARED: u32 = 48 << 10;

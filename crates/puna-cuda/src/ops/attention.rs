@@ -68,7 +68,7 @@ fn forward(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &Vie
     }
     let arguments = arguments![
         y.pointer(),
-        lse.map_or(Pointer::NONE, View::pointer),
+        View::pointer_of(lse),
         q.pointer(),
         k.pointer(),
         v.pointer(),
@@ -137,7 +137,7 @@ fn forward_sm80(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y:
     let (parts, softmax) = (scratch(tokens * heads * splits * dim)?, scratch(tokens * heads * splits * 2)?);
     let out = Outputs {
         y: y.pointer(),
-        lse: lse.map_or(Pointer::NONE, View::pointer),
+        lse: View::pointer_of(lse),
         partial: parts.pointer(),
         softmax: softmax.pointer(),
         splits: splits as u32,

@@ -1,6 +1,6 @@
 //! Copies, casts, filling.
 
-use puna_tensor::{Backend, BlockType, Buffer, DType, Error, Kind, Result, Tensor};
+use puna_tensor::{Backend, BlockType, Buffer, DType, Error, Kind, Result, Shape, Tensor};
 
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
@@ -69,15 +69,17 @@ pub(super) fn contiguous_as(cuda: &Cuda, x: &View, dtype: DType) -> Result<Scrat
 }
 
 /// With these axes, in place where the strides allow it.
-pub(super) fn reshaped(cuda: &Cuda, x: &View, shape: impl Into<puna_tensor::Shape>) -> Result<Scratch> {
+pub(super) fn reshaped(cuda: &Cuda, x: &View, shape: impl Into<Shape>) -> Result<Scratch> {
     let shape = shape.into();
-    let reshape = |view: &View| view.layout.reshape(&shape).map(|layout| view.with(layout));
-    match reshape(x) {
+    match x.reshape(&shape) {
         Some(view) => Ok(view.into()),
-        None => {
-            Ok(contiguous(cuda, x)?.seen(|copy| reshape(copy).expect("a contiguous view takes any shape of as many elements")))
-        }
+        None => Ok(contiguous(cuda, x)?.seen(|copy| copy.in_shape(shape))),
     }
+}
+
+/// `[.., K]` as `[rows, K]`.
+pub(super) fn as_rows(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    reshaped(cuda, x, [x.shape().rows(), x.shape().last()])
 }
 
 pub(super) fn cast(cuda: &Cuda, x: &View, y: &View) -> Result<()> {

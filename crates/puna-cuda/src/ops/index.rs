@@ -75,8 +75,7 @@ pub(super) fn scatter_add_rows(cuda: &Cuda, x: &View, index: &View, y: &View) ->
     let index = contiguous(cuda, index)?;
     let sorted = cuda.scratch(count, DType::U32)?;
     let order = cuda.scratch(count, DType::U32)?;
-    let flat = index.with(index.layout.reshape(&count.into()).expect("it is contiguous"));
-    sort_rows(cuda, &flat, false, &sorted, &order)?;
+    sort_rows(cuda, &index.in_shape(count), false, &sorted, &order)?;
     let arguments = arguments![
         y.pointer(),
         x.pointer(),

@@ -1,9 +1,9 @@
 //! Cross entropy.
 
 use puna_tensor::op::{Reduce, ReduceKind};
-use puna_tensor::{DType, Result, Shape};
+use puna_tensor::{DType, Result};
 
-use super::copy::{cast, contiguous, contiguous_as, fill, reshaped};
+use super::copy::{as_rows, cast, contiguous, contiguous_as, fill, reshaped};
 use super::matmul::{add_outer, times, times_transposed};
 use super::reduce::reduce;
 use super::{NONE, type_name, unit};
@@ -37,7 +37,7 @@ impl Losses {
     /// Those of `logits`, contiguous, the rows from `first` on.
     fn add(&self, cuda: &Cuda, logits: &View, first: usize, lse: Option<&View>) -> Result<()> {
         let (rows, vocab) = (logits.shape().rows(), logits.shape().last());
-        let from = |view: &View| view.with(view.layout.slice(0, first, rows).expect("a part of the rows")).pointer();
+        let from = |view: &View| part(view, first, rows).pointer();
         let arguments = arguments![
             from(&self.losses),
             from(&self.counted),
@@ -58,17 +58,11 @@ impl Losses {
     }
 }
 
-/// A saved value of each row as a vector.
-fn flat(view: &View, rows: usize) -> View {
-    view.with(view.layout.reshape(&rows.into()).expect("results are contiguous"))
-}
-
 pub(super) fn cross_entropy(cuda: &Cuda, x: &[View], y: &[View]) -> Result<()> {
     let logits = contiguous(cuda, &x[0])?;
     let losses = Losses::new(cuda, &x[1], logits.dtype.accumulator())?;
-    let lse = y.get(2).map(|lse| flat(lse, losses.rows));
-    let rows = Shape::from([losses.rows, logits.shape().last()]);
-    let logits = logits.with(logits.layout.reshape(&rows).expect("it is contiguous"));
+    let lse = y.get(2).map(|lse| lse.in_shape(losses.rows));
+    let logits = logits.in_shape([losses.rows, logits.shape().last()]);
     losses.add(cuda, &logits, 0, lse.as_ref())?;
     losses.sum(cuda, y)
 }
@@ -96,11 +90,6 @@ pub(super) fn cross_entropy_backward(cuda: &Cuda, x: &[View], y: &View) -> Resul
     backward(cuda, y, &logits, dsum, &labels, &lse)
 }
 
-/// `[.., K]` as `[rows, K]`.
-fn as_rows(cuda: &Cuda, x: &View) -> Result<Scratch> {
-    reshaped(cuda, x, [x.shape().rows(), x.shape().last()])
-}
-
 /// The chunks of some rows: where each begins, and how many it has.
 fn chunks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(CHUNK).map(move |first| (first, CHUNK.min(rows - first)))
@@ -114,7 +103,7 @@ pub(super) fn linear_cross_entropy(cuda: &Cuda, x: &[View], y: &[View]) -> Resul
     let [x, weight, labels] = x else { unreachable!("inference has counted them") };
     let (x, wide) = (as_rows(cuda, x)?, x.dtype.accumulator());
     let losses = Losses::new(cuda, labels, wide)?;
-    let lse = y.get(2).map(|lse| flat(lse, losses.rows));
+    let lse = y.get(2).map(|lse| lse.in_shape(losses.rows));
     for (first, rows) in chunks(losses.rows) {
         let logits = cuda.scratch([rows, weight.shape()[0]], wide)?;
         times_transposed(cuda, &part(&x, first, rows), weight, &logits)?;
@@ -129,7 +118,7 @@ pub(super) fn linear_cross_entropy_backward(cuda: &Cuda, weight_grad: bool, x: &
     let (all, hidden) = (x.shape()[0], x.shape()[1]);
     let labels = reshaped(cuda, labels, all)?;
     let lse = reshaped(cuda, lse, all)?;
-    let dx = y[0].with(y[0].layout.reshape(&[all, hidden].into()).expect("results are contiguous"));
+    let dx = y[0].in_shape([all, hidden]);
     // Summed over the chunks before it is rounded.
     let sum: Option<Scratch> = match y.get(1) {
         Some(dweight) if weight_grad && dweight.dtype == wide => Some((*dweight).into()),

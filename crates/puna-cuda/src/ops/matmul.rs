@@ -4,11 +4,11 @@ use bytemuck::{Pod, Zeroable};
 use puna_tensor::op::{Activations, LowRank, Parts, Projection};
 use puna_tensor::{BlockType, DType, Layout, Result, Shape, Tensor};
 
-use super::copy::{contiguous_as, reshaped};
+use super::copy::{as_rows, contiguous_as};
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
 use crate::driver::Unit;
-use crate::launch::{Grid, Pointer, Strides, arguments};
+use crate::launch::{Grid, MOST_BLOCKS_ACROSS, Pointer, Strides, arguments};
 use crate::view::View;
 
 /// How many rows and columns of a result a block computes.
@@ -98,7 +98,6 @@ impl<'a> Product<'a> {
             _ if s1 == 1 => (s0, s1, true),
             _ => (s1, s0, false),
         };
-        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
         let mut arguments = arguments![c.pointer(), a.pointer(), over(a, &leading_a), sa_m, sa_k];
         match b.blocks() {
             Some(blocks) => arguments.push(&blocks),
@@ -114,12 +113,12 @@ impl<'a> Product<'a> {
             n as u32,
             k as u32,
             batches as u32,
-            pointer(self.add),
+            View::pointer_of(self.add),
             self.scale,
-            pointer(self.factor),
-            pointer(self.bias)
+            View::pointer_of(self.factor),
+            View::pointer_of(self.bias)
         ];
-        let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(65535)]);
+        let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(MOST_BLOCKS_ACROSS)]);
         cuda.launch(&family(a.dtype, b.dtype, c.dtype), "matmul", grid, &arguments)
     }
 }
@@ -127,11 +126,10 @@ impl<'a> Product<'a> {
 impl Product<'_> {
     /// What follows the sums, for kernels that form them in f32.
     fn after(&self) -> After {
-        let pointer = |view: Option<&View>| view.map_or(Pointer::NONE, View::pointer);
         After {
-            add: pointer(self.add),
-            factor: pointer(self.factor),
-            bias: pointer(self.bias),
+            add: View::pointer_of(self.add),
+            factor: View::pointer_of(self.factor),
+            bias: View::pointer_of(self.bias),
             scale: self.scale as f32,
             unused: 0,
         }
@@ -174,7 +172,9 @@ impl Product<'_> {
             batches as u32,
             after
         ];
-        let grid = Grid::of([n.div_ceil(tile), m.div_ceil(tile), batches.min(65535)]).threads(threads).shared(4 * 2 * tile * 64);
+        let grid = Grid::of([n.div_ceil(tile), m.div_ceil(tile), batches.min(MOST_BLOCKS_ACROSS)])
+            .threads(threads)
+            .shared(4 * 2 * tile * 64);
         cuda.launch(&family, "matmul_sm80", grid, &arguments)
     }
 }
@@ -260,15 +260,9 @@ pub(super) fn int8_blocks(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
     cuda.launch(&INT8, "int8_blocks", Grid::each(n * 32), &arguments)
 }
 
-/// `[.., K]` as `[rows, K]`.
-fn as_rows(cuda: &Cuda, x: &View) -> Result<Scratch> {
-    reshaped(cuda, x, [x.shape().rows(), x.shape().last()])
-}
-
-/// The same of a result, which is contiguous.
+/// A result `[.., N]` as `[rows, N]`.
 fn result_rows(y: &View) -> View {
-    let shape = Shape::from([y.shape().rows(), y.shape().last()]);
-    y.with(y.layout.reshape(&shape).expect("results are contiguous"))
+    y.in_shape([y.shape().rows(), y.shape().last()])
 }
 
 /// What a product with blocks reads in place of `x [rows, K]`.
@@ -276,11 +270,8 @@ pub(super) fn as_int8(cuda: &Cuda, x: &View) -> Result<Scratch> {
     let single = contiguous_as(cuda, x, DType::F32)?;
     let y = cuda.scratch(*x.shape(), DType::F32)?;
     int8_blocks(cuda, &single, &y)?;
-    contiguous_as_scratch(cuda, y, x.dtype.accumulator())
-}
-
-fn contiguous_as_scratch(cuda: &Cuda, x: Scratch, dtype: DType) -> Result<Scratch> {
-    if x.dtype == dtype { Ok(x) } else { contiguous_as(cuda, &x, dtype) }
+    let wide = x.dtype.accumulator();
+    if y.dtype == wide { Ok(y) } else { contiguous_as(cuda, &y, wide) }
 }
 
 pub(super) fn linears(cuda: &Cuda, parts: &[Parts], activations: Activations, inputs: &[&Tensor], y: &[View]) -> Result<()> {

@@ -3,7 +3,7 @@
 use puna_tensor::op::GatedMlp;
 use puna_tensor::{DType, Result, Tensor};
 
-use super::copy::{contiguous, reshaped};
+use super::copy::{as_rows, contiguous};
 use super::matmul::project;
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
@@ -17,20 +17,9 @@ pub(super) fn family(dtype: DType) -> Unit {
 
 pub(super) fn swiglu(cuda: &Cuda, gate: &View, up: &View, y: &View) -> Result<()> {
     let (gate, up, n) = (contiguous(cuda, gate)?, contiguous(cuda, up)?, y.elements());
-    let (gate, up) = (aligned(cuda, gate)?, aligned(cuda, up)?);
     let per_thread = 16 / y.dtype.unit_bytes();
     let arguments = arguments![y.pointer(), gate.pointer(), up.pointer(), n as u64];
     cuda.launch(&family(y.dtype), "swiglu", Grid::each(n.div_ceil(per_thread)), &arguments)
-}
-
-/// At an address that 16 bytes may be read from at once.
-fn aligned(cuda: &Cuda, x: Scratch) -> Result<Scratch> {
-    if x.pointer().0 % 16 == 0 {
-        return Ok(x);
-    }
-    let copy = cuda.scratch(*x.shape(), x.dtype)?;
-    super::copy::copy(cuda, &x, &copy)?;
-    Ok(copy)
 }
 
 pub(super) fn swiglu_backward(cuda: &Cuda, inputs: &[View], y: &[View]) -> Result<()> {
@@ -42,20 +31,15 @@ pub(super) fn swiglu_backward(cuda: &Cuda, inputs: &[View], y: &[View]) -> Resul
 
 pub(super) fn gated_mlp(cuda: &Cuda, op: &GatedMlp, inputs: &[&Tensor], y: &[View]) -> Result<()> {
     let [gate_part, up_part, down_part] = op.projections(inputs);
-    let x = View::of(inputs[0]);
-    let x = reshaped(cuda, &x, [x.shape().rows(), x.shape().last()])?;
+    let x = as_rows(cuda, &View::of(inputs[0]))?;
     let inner = [x.shape()[0], gate_part.weight.dim(0)];
-    let rows = |view: &View, columns| {
-        let shape = [inner[0], columns].into();
-        view.with(view.layout.reshape(&shape).expect("results are contiguous"))
-    };
     // What the derivative reads is a result; without one, memory on the way.
     let (gate, up): (Scratch, Scratch) = match y {
-        [_, gate, up] => (rows(gate, inner[1]).into(), rows(up, inner[1]).into()),
+        [_, gate, up] => (gate.in_shape(inner).into(), up.in_shape(inner).into()),
         _ => (cuda.scratch(inner, x.dtype)?, cuda.scratch(inner, x.dtype)?),
     };
     project(cuda, &x, op.activations, &[gate_part, up_part], &[*gate, *up])?;
     let hidden = cuda.scratch(inner, x.dtype)?;
     swiglu(cuda, &gate, &up, &hidden)?;
-    project(cuda, &hidden, op.activations, &[down_part], &[rows(&y[0], down_part.weight.dim(0))])
+    project(cuda, &hidden, op.activations, &[down_part], &[y[0].in_shape([inner[0], down_part.weight.dim(0)])])
 }

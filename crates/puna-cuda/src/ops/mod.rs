@@ -35,7 +35,7 @@ pub(crate) fn execute(cuda: &Cuda, op: &Op, inputs: &[&Tensor], outputs: &[Tenso
         Op::Reduce(op) => reduce::reduce(cuda, op, &x[0], &y[0])?,
         Op::ArgReduce(op) => reduce::arg_reduce(cuda, op, &x[0], &y[0])?,
         Op::CumSum => reduce::cum_sum(cuda, &x[0], &y[0])?,
-        Op::Sort(op) => reduce::sort(cuda, &x[0], op.descending, &y[0], &y[1])?,
+        Op::Sort(op) => reduce::sort_rows(cuda, &x[0], op.descending, &y[0], &y[1])?,
         Op::View(_) => unreachable!("a view is made without a back end"),
         Op::Contiguous => copy::copy(cuda, &x[0], &y[0])?,
         Op::Cast(_) => copy::cast(cuda, &x[0], &y[0])?,

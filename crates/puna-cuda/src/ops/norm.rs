@@ -3,11 +3,12 @@
 use puna_tensor::op::{Reduce, ReduceKind};
 use puna_tensor::{DType, Result};
 
-use super::copy::contiguous;
+use super::copy::{cast, contiguous, fill};
+use super::reduce::reduce;
 use super::{NONE, type_name, unit};
 use crate::backend::Cuda;
 use crate::driver::Unit;
-use crate::launch::{Grid, Pointer, arguments};
+use crate::launch::{Grid, arguments};
 use crate::view::View;
 
 /// How many rows a thread sums for the weight's derivative, at least; and the most that are summed apart.
@@ -16,10 +17,6 @@ const CHUNKS: usize = 1024;
 
 pub(super) fn family(x: DType, weight: DType) -> Unit {
     unit("norm.cu", [("T", type_name(x)), ("W", type_name(weight)), NONE, NONE, NONE])
-}
-
-fn pointer(view: Option<&View>) -> Pointer {
-    view.map_or(Pointer::NONE, View::pointer)
 }
 
 /// The norm of `x`, or of its sum with `stream`; `r` gets the reciprocal norms where they are wanted.
@@ -36,7 +33,8 @@ pub(super) fn rms_norm(
 ) -> Result<()> {
     let (n, rows) = (x.shape().last(), x.shape().rows());
     if n == 0 {
-        return empty_norms(cuda, r, eps);
+        // Of rows of nothing the mean is NaN.
+        return r.map_or(Ok(()), |r| fill(cuda, f64::NAN, r));
     }
     let x = contiguous(cuda, x)?;
     let stream = stream.map(|stream| contiguous(cuda, stream)).transpose()?;
@@ -44,24 +42,16 @@ pub(super) fn rms_norm(
     let family = family(x.dtype, weight.as_ref().map_or(x.dtype, |weight| weight.dtype));
     let arguments = arguments![
         y.pointer(),
-        pointer(sum),
-        pointer(r),
-        pointer(stream.as_deref()),
+        View::pointer_of(sum),
+        View::pointer_of(r),
+        View::pointer_of(stream.as_deref()),
         x.pointer(),
-        pointer(weight.as_deref()),
+        View::pointer_of(weight.as_deref()),
         n as u32,
         rows as u64,
         eps
     ];
     cuda.launch(&family, "rms_norm", Grid::blocks(rows as u64), &arguments)
-}
-
-/// Of rows of nothing the mean is NaN.
-fn empty_norms(cuda: &Cuda, r: Option<&View>, _: f64) -> Result<()> {
-    match r {
-        Some(r) => super::copy::fill(cuda, f64::NAN, r),
-        None => Ok(()),
-    }
 }
 
 pub(super) fn rms_norm_backward(cuda: &Cuda, inputs: &[View], y: &[View]) -> Result<()> {
@@ -72,8 +62,15 @@ pub(super) fn rms_norm_backward(cuda: &Cuda, inputs: &[View], y: &[View]) -> Res
     let (n, rows) = (x.shape().last(), x.shape().rows());
     let family = family(x.dtype, weight.as_ref().map_or(x.dtype, |weight| weight.dtype));
     let blocks = if n == 0 { 0 } else { rows as u64 };
-    let arguments =
-        arguments![y[0].pointer(), dy.pointer(), x.pointer(), r.pointer(), pointer(weight.as_deref()), n as u32, rows as u64];
+    let arguments = arguments![
+        y[0].pointer(),
+        dy.pointer(),
+        x.pointer(),
+        r.pointer(),
+        View::pointer_of(weight.as_deref()),
+        n as u32,
+        rows as u64
+    ];
     cuda.launch(&family, "rms_norm_backward", Grid::blocks(blocks), &arguments)?;
     let Some(dweight) = y.get(1) else { return Ok(()) };
     let chunk = CHUNK.max(rows.div_ceil(CHUNKS));
@@ -82,6 +79,6 @@ pub(super) fn rms_norm_backward(cuda: &Cuda, inputs: &[View], y: &[View]) -> Res
     let arguments = arguments![partial.pointer(), dy.pointer(), x.pointer(), r.pointer(), n as u32, rows as u64, chunk as u32];
     cuda.launch(&family, "rms_norm_dweight", Grid::of([n.div_ceil(256), chunks, 1]), &arguments)?;
     let sum = cuda.scratch(n, x.dtype.accumulator())?;
-    super::reduce::reduce(cuda, &Reduce { kind: ReduceKind::Sum, axes: 0.into(), keep: false }, &partial, &sum)?;
-    super::copy::cast(cuda, &sum, dweight)
+    reduce(cuda, &Reduce { kind: ReduceKind::Sum, axes: 0.into(), keep: false }, &partial, &sum)?;
+    cast(cuda, &sum, dweight)
 }

@@ -8,7 +8,7 @@ use super::copy::contiguous;
 use super::{NONE, type_name, unit};
 use crate::backend::Cuda;
 use crate::driver::Unit;
-use crate::launch::{Grid, Pointer, arguments};
+use crate::launch::{Grid, arguments};
 use crate::view::View;
 
 /// `AdamW` of `optimizer.cu`.
@@ -52,7 +52,7 @@ pub(super) fn adamw(cuda: &Cuda, op: &AdamW, x: &[View]) -> Result<Execution> {
         weight.pointer(),
         m.pointer(),
         v.pointer(),
-        master.map_or(Pointer::NONE, View::pointer),
+        View::pointer_of(master),
         gradient.pointer(),
         lr.pointer(),
         step.pointer(),

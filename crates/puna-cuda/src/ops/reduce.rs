@@ -6,14 +6,12 @@ use puna_tensor::{DType, Result};
 use super::{NONE, kind_name, type_name, unit};
 use crate::backend::Cuda;
 use crate::driver::Unit;
-use crate::launch::{Grid, Strides, arguments};
+use crate::launch::{Grid, MOST_BLOCKS_ACROSS, Strides, arguments};
 use crate::view::View;
 
 /// How many values a block reduces at a time, and a thread of its own.
 const BLOCK_CHUNK: usize = 16 << 10;
 const THREAD_CHUNK: usize = 1 << 10;
-/// The most chunks: those of an axis of a grid.
-const CHUNKS: usize = 65535;
 /// How many elements a block of the sorting kernels takes.
 const RUN: usize = 256;
 
@@ -32,7 +30,7 @@ pub(super) fn reduce(cuda: &Cuda, op: &Reduce, x: &View, y: &View) -> Result<()>
     let count: usize = op.axes.iter().map(|&axis| x.shape()[axis]).product();
     // Where a result's values lie apart and its neighbour's beside them, or are few, a thread of its own reads them.
     let by_threads = count < 32 || (reduced.last() != 1 && kept.last() == 1 && results >= 32);
-    let chunk = if by_threads { THREAD_CHUNK } else { BLOCK_CHUNK }.max(count.div_ceil(CHUNKS));
+    let chunk = if by_threads { THREAD_CHUNK } else { BLOCK_CHUNK }.max(count.div_ceil(MOST_BLOCKS_ACROSS));
     let chunks = count.div_ceil(chunk).max(1);
     let accumulator = match x.dtype {
         DType::I64 => DType::I64,
@@ -84,10 +82,6 @@ pub(super) fn cum_sum(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
     cuda.launch(&family(x.dtype, x.dtype), "cum_sum", Grid::blocks(blocks), &arguments)
 }
 
-pub(super) fn sort(cuda: &Cuda, x: &View, descending: bool, values: &View, places: &View) -> Result<()> {
-    sort_rows(cuda, x, descending, values, places)
-}
-
 /// Sorts each row of `x`, of any strides, into `values` and the places where they stood.
 pub(super) fn sort_rows(cuda: &Cuda, x: &View, descending: bool, values: &View, places: &View) -> Result<()> {
     if x.elements() == 0 {
@@ -95,7 +89,7 @@ pub(super) fn sort_rows(cuda: &Cuda, x: &View, descending: bool, values: &View, 
     }
     let (n, rows, descending) = (x.shape().last(), x.shape().rows(), i32::from(descending));
     let family = sort_family(x.dtype);
-    let y = rows.min(CHUNKS);
+    let y = rows.min(MOST_BLOCKS_ACROSS);
     let grid = Grid::of([n.div_ceil(RUN), y, rows.div_ceil(y)]);
     let merges = n.div_ceil(RUN).next_power_of_two().ilog2();
     // From one pair of results to the other and back: begun so that the last merge ends in the right one.
