@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use puna_tensor::op::{CustomOp, Inferred};
-use puna_tensor::{BlockType, DType, Device, Error, Kind, Op, Result, StepKey, Tensor};
+use puna_tensor::{BlockType, DType, Device, Error, Kind, Op, Result, Tensor};
 
 use crate::array::integers;
 use crate::blocks::random_blocks;
@@ -13,8 +13,9 @@ use crate::draw::{Draw, tensor};
 use crate::floats;
 
 pub(crate) const CASES: &[Case] = cases! {
-    "(device)" => bytes_come_back_as_they_went, lent_bytes_are_read_and_never_written, zeros_of_every_dtype_are_zeros, a_step_gives_its_result_or_error,
-        threads_may_share_a_device, an_op_from_outside_passes_through_the_door, tensors_print_in_every_dtype;
+    "(device)" => bytes_come_back_as_they_went, lent_bytes_are_read_and_never_written, zeros_of_every_dtype_are_zeros, elements_are_overwritten_in_order,
+        what_is_fetched_is_of_its_moment, a_step_gives_its_result_or_error, a_recorded_step_runs_on_what_its_tensors_hold,
+        what_cannot_be_recorded_is_refused, threads_may_share_a_device, an_op_from_outside_passes_through_the_door, tensors_print_in_every_dtype;
 };
 
 fn bytes_come_back_as_they_went(device: &Device) {
@@ -79,20 +80,130 @@ fn zeros_of_every_dtype_are_zeros(device: &Device) {
 }
 
 fn a_step_gives_its_result_or_error(device: &Device) {
-    let key = StepKey { program: 1, tokens: 1, sequences: 1 };
     let x = tensor(device, &Draw::new(233).floats(&[64], DType::F32), DType::F32);
     let outside = x.exp().and_then(|x| x.sum_all()).expect("outside");
     for _ in 0..3 {
-        let inside = device.step(key, || x.exp()?.sum_all()).expect("a step");
+        let inside = device.step(|| x.exp()?.sum_all()).expect("a step");
         same_bits("inside a step", &inside, &outside);
     }
-    let error = device.step(key, || Err::<(), _>(Error::new(Kind::Argument, "a step", "fails"))).expect_err("a step that fails");
+    let error = device.step(|| Err::<(), _>(Error::new(Kind::Argument, "a step", "fails"))).expect_err("a step that fails");
     assert_eq!(error.kind(), Kind::Argument);
-    assert!(device.step(key, || x.exp()).is_ok(), "a step after one that failed");
+    assert!(device.step(|| x.exp()).is_ok(), "a step after one that failed");
     let panicked =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.step(key, || -> Result<()> { panic!("inside") })));
-    assert!(panicked.is_err() && device.step(key, || x.exp()).is_ok(), "a step after one that panicked");
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.step(|| -> Result<()> { panic!("inside") })));
+    assert!(panicked.is_err() && device.step(|| x.exp()).is_ok(), "a step after one that panicked");
     device.synchronize().expect("synchronize");
+}
+
+fn elements_are_overwritten_in_order(device: &Device) {
+    let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3], device).expect("room");
+    let before = x.affine(2.0, 0.0).expect("enqueued before");
+    let version = x.buffer().version();
+    x.write(2, &[-3f32, -4.0]).expect("a part");
+    x.write::<f32>(6, &[]).expect("nothing, at the end");
+    assert!(x.buffer().version() > version, "a change is seen");
+    assert_eq!(x.to_vec::<f32>().expect("readable"), [1.0, 2.0, -3.0, -4.0, 5.0, 6.0]);
+    assert_eq!(before.to_vec::<f32>().expect("readable"), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+    x.slice(0, 1, 1).and_then(|row| row.write(1, &[7f32])).expect("a row is contiguous");
+    assert_eq!(x.to_vec::<f32>().expect("readable"), [1.0, 2.0, -3.0, -4.0, 7.0, 6.0]);
+    let refused = |result: Result<()>, kind| assert_eq!(result.expect_err("refused").kind(), kind);
+    refused(x.write(5, &[0f32, 0.0]), Kind::Shape);
+    refused(x.write::<f32>(7, &[]), Kind::Shape);
+    refused(x.write(0, &[0u32]), Kind::DType);
+    refused(x.transpose(0, 1).and_then(|x| x.write(0, &[0f32])), Kind::Argument);
+    refused(x.tracked().exp().and_then(|y| y.write(0, &[0f32])), Kind::InPlace);
+}
+
+fn what_is_fetched_is_of_its_moment(device: &Device) {
+    let x = Tensor::from_slice(&[1u32, 2, 3, 4], [2, 2], device).expect("room");
+    let (whole, turned) = (x.fetch::<u32>().expect("begun"), x.transpose(0, 1).and_then(|x| x.fetch::<u32>()).expect("begun"));
+    let unread = x.fetch::<u32>().expect("begun");
+    x.write(0, &[9u32, 9, 9, 9]).expect("written");
+    let later = x.slice(0, 0, 1).and_then(|x| x.fetch::<u32>()).expect("begun");
+    drop(unread);
+    assert_eq!(later.wait().expect("arrived"), [9, 9]);
+    assert_eq!(turned.wait().expect("arrived"), [1, 3, 2, 4]);
+    assert_eq!(whole.wait().expect("arrived"), [1, 2, 3, 4]);
+    assert_eq!(x.fetch::<f32>().expect_err("of another dtype").kind(), Kind::DType);
+}
+
+/// A step that reads `x`, changes `sum` in place, and needs memory on the way.
+fn some_step(x: &Tensor, sum: &Tensor) -> Result<Tensor> {
+    let y = x.matmul(&x.transpose(0, 1)?)?.softmax()?;
+    sum.assign(&sum.add(&y.sum(0)?)?)?;
+    y.add(&y)?.sum_all()
+}
+
+fn a_recorded_step_runs_on_what_its_tensors_hold(device: &Device) {
+    let rows = |seed| -> Vec<f32> { Draw::new(seed).floats(&[17, 40], DType::F32).values.iter().map(|v| *v as f32).collect() };
+    let make = |seed| Tensor::from_slice(&rows(seed), [17, 40], device).expect("room");
+    let (x, sum) = (make(236), Tensor::zeros(17, DType::F32, device).expect("room"));
+    let expected = Tensor::zeros(17, DType::F32, device).expect("room");
+    let mut ran = false;
+    let recorded = device.record(|| {
+        ran = true;
+        some_step(&x, &sum)
+    });
+    let recorded = recorded.expect("a step of ops");
+    assert_eq!((ran, recorded.is_some()), (device.records(), device.records()));
+    let Some((recording, y)) = recorded else { return };
+    same_bits("what was recorded is not computed", &sum, &expected);
+    for seed in [236, 237, 238] {
+        x.write(0, &rows(seed)).expect("written");
+        // Memory that is free at this moment is used by others between replays.
+        let others: Vec<Tensor> = (0..4).map(|_| make(239)).collect();
+        recording.replay().expect("a replay");
+        let alone = some_step(&make(seed), &expected).expect("a step");
+        same_bits("a replay's result", &y, &alone);
+        same_bits("what a replay changes", &sum, &expected);
+        others.iter().for_each(|other| same_bits("what is not the step's", other, &make(239)));
+    }
+    // What it reads lives as long as it does.
+    let kept = y.clone();
+    drop((x, sum));
+    let others: Vec<Tensor> = (0..4).map(|_| make(240)).collect();
+    recording.replay().expect("a replay of what nobody else holds");
+    same_bits("its result", &kept, &some_step(&make(238), &expected).expect("a step"));
+    others.iter().for_each(|other| same_bits("what is not the step's", other, &make(240)));
+    drop(recording);
+    assert!(kept.add(&kept).and_then(|y| y.to_vec::<f32>()).is_ok(), "a result outlives its recording");
+}
+
+fn what_cannot_be_recorded_is_refused(device: &Device) {
+    if !device.records() {
+        return;
+    }
+    let x = tensor(device, &Draw::new(241).floats(&[64], DType::F32), DType::F32);
+    let expected = x.exp().expect("an op");
+    let works = |what| {
+        same_bits(what, &x.exp().expect("an op"), &expected);
+        let (recording, y) = device.record(|| x.exp()).expect("a step").expect("it records");
+        recording.replay().expect("a replay");
+        same_bits(what, &y, &expected);
+    };
+    let refused = |what, f: &dyn Fn() -> Result<Tensor>| {
+        let error = device.record(|| x.exp().and_then(|_| f())).expect_err(what);
+        assert!(matches!(error.kind(), Kind::Backend | Kind::Argument), "{what}: {error}");
+        works(what);
+    };
+    refused("an upload", &|| Tensor::from_slice(&[1f32], 1, device));
+    refused("a download", &|| x.to_vec::<f32>().map(|_| x.clone()));
+    refused("a fetch", &|| x.fetch::<f32>().map(|_| x.clone()));
+    refused("a write", &|| x.write(0, &[1f32]).map(|()| x.clone()));
+    refused("a wait", &|| device.synchronize().map(|()| x.clone()));
+    refused("a step within", &|| device.record(|| x.exp()).map(|_| x.clone()));
+    let (recording, _) = device.record(|| x.exp()).expect("a step").expect("it records");
+    refused("a replay within", &|| recording.replay().map(|()| x.clone()));
+    refused("what fails itself", &|| Err(Error::new(Kind::Argument, "a step", "fails")));
+    let panicking = || device.record(|| x.exp().map(|_| -> Tensor { panic!("inside") }));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicking)).is_err());
+    works("a panic");
+    // Others wait while a step is recorded, and compute as ever.
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| (0..50).all(|_| x.exp().and_then(|y| y.to_vec::<f32>()).is_ok()));
+        (0..20).for_each(|_| works("beside another thread"));
+        assert!(other.join().expect("no panic"));
+    });
 }
 
 fn threads_may_share_a_device(device: &Device) {

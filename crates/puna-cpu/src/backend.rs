@@ -2,7 +2,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use puna_tensor::{Backend, Buffer, Device, Error, Execution, HostBytes, Kind, Op, Result, StepKey, Tensor};
+use puna_tensor::{Backend, Buffer, Device, Error, Execution, HostBytes, Kind, Op, Result, Tensor};
 
 use crate::memory::{FreeList, Memory};
 use crate::ops;
@@ -59,8 +59,13 @@ impl Backend for Cpu {
         ops::matmul::pack(self, weight)
     }
 
-    fn step(&self, _: StepKey, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn step(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         self.pool.hold(f)
+    }
+
+    fn write(&self, to: &Buffer, at: usize, bytes: &[u8]) -> Result<()> {
+        Memory::of(to).write()?.bytes()[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
     }
 
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {

@@ -1,21 +1,43 @@
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use puna_tensor::{Backend, Buffer, DType, Error, Execution, Kind, Op, Result, Shape, Tensor};
+use puna_tensor::{Arrival, Backend, Buffer, DType, Error, Execution, Kind, Op, Recorder, Replay, Result, Shape, Tensor};
 
 use crate::driver::{Driver, Kernel, Unit};
 use crate::launch::{Arguments, Grid};
-use crate::memory::{Memory, MemoryUse, Pool};
+use crate::memory::{Arena, Memory, MemoryUse, Pool};
 use crate::ops;
+use crate::queue::Queue;
 use crate::view::View;
 
 /// A card as a back end: a driver, memory, and the kernels that were asked for.
 pub(crate) struct Cuda {
-    pub(crate) driver: Arc<dyn Driver>,
-    name: String,
+    pub(crate) queue: Arc<Queue>,
     pool: Arc<Pool>,
+    /// What is being recorded.
+    noting: Mutex<Option<Noting>>,
     kernels: RwLock<HashMap<(Unit, &'static str), Arc<Kernel>>>,
+}
+
+/// What a step that is being recorded needs for as long as its recording lives.
+struct Noting {
+    arena: Arc<Arena>,
+    /// What its ops read or change that is not the arena's.
+    buffers: Vec<Buffer>,
+}
+
+/// A step that was recorded. It is let go from the top: what runs before what it runs on.
+struct Recorded {
+    graph: Box<dyn Replay>,
+    queue: Arc<Queue>,
+    _needs: Noting,
+}
+
+impl Replay for Recorded {
+    fn replay(&self) -> Result<()> {
+        self.queue.replay(&*self.graph)
+    }
 }
 
 /// How a card is set up.
@@ -31,8 +53,8 @@ pub struct Options {
 /// (NVRTC) an op's error says where it was looked for.
 pub fn device(index: usize, options: Options) -> Result<puna_tensor::Device> {
     let name = format!("cuda:{index}");
-    let driver = Arc::new(crate::driver::cuda::Cuda::new(index, &name)?);
-    Ok(puna_tensor::Device::new(Cuda::new(driver, name, true, options.memory_limit)))
+    let driver = Box::new(crate::driver::cuda::Cuda::new(index, &name)?);
+    Ok(puna_tensor::Device::new(Cuda::new(driver, &name, true, options.memory_limit)))
 }
 
 /// How much memory a CUDA device holds; `None` of another.
@@ -54,14 +76,29 @@ pub fn emulated(options: crate::EmulatorOptions) -> Result<puna_tensor::Device> 
 /// Errors: there is no C++ compiler. An op whose kernel no longer compiles fails with what the compiler says.
 #[cfg(feature = "emulator")]
 pub fn emulated_with(options: crate::EmulatorOptions, edits: Vec<crate::Edit>) -> Result<puna_tensor::Device> {
-    let driver = Arc::new(crate::driver::emulator::Emulator::new(options, edits)?);
-    Ok(puna_tensor::Device::new(Cuda::new(driver, "cuda-emulator".into(), false, None)))
+    let driver = Box::new(crate::driver::emulator::Emulator::new(options, edits)?);
+    Ok(puna_tensor::Device::new(Cuda::new(driver, "cuda-emulator", false, None)))
 }
 
 impl Cuda {
-    pub(crate) fn new(driver: Arc<dyn Driver>, name: String, pooled: bool, limit: Option<usize>) -> Self {
-        let pool = Pool::new(driver.clone(), &name, pooled, limit);
-        Self { driver, name, pool, kernels: RwLock::default() }
+    pub(crate) fn new(driver: Box<dyn Driver>, name: &str, pooled: bool, limit: Option<usize>) -> Self {
+        let queue = Queue::new(driver, name);
+        let pool = Pool::new(queue.clone(), pooled, limit);
+        Self { queue, pool, noting: Mutex::default(), kernels: RwLock::default() }
+    }
+
+    fn noting(&self) -> std::sync::MutexGuard<'_, Option<Noting>> {
+        self.noting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory of the pool, or of the arena of the step that this thread records.
+    fn memory(&self, bytes: usize) -> Result<Memory> {
+        if self.queue.is_recording()
+            && let Some(Noting { arena, .. }) = &*self.noting()
+        {
+            return arena.alloc(bytes);
+        }
+        self.pool.alloc(bytes)
     }
 
     /// Enqueues a kernel; nothing where the grid is empty.
@@ -74,7 +111,7 @@ impl Cuda {
             let sizes = arguments.iter().map(<[u8]>::len);
             assert!(sizes.eq(parameters.iter().copied()), "{} of {unit:?} is given what it takes", kernel.entry);
         }
-        self.driver.launch(&kernel, &grid, arguments)
+        self.queue.launch(&kernel, &grid, arguments)
     }
 
     fn kernel(&self, unit: &Unit, entry: &'static str) -> Result<Arc<Kernel>> {
@@ -83,7 +120,7 @@ impl Cuda {
             return Ok(kernel.clone());
         }
         // Two threads may both find it missing: what the second loads is the same.
-        let kernel = Arc::new(self.driver.kernel(unit, entry)?);
+        let kernel = Arc::new(self.queue.kernel(unit, entry)?);
         self.kernels.write().unwrap_or_else(PoisonError::into_inner).insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -93,8 +130,8 @@ impl Cuda {
         let shape = shape.into();
         let bytes = shape.checked_elements().and_then(|n| dtype.bytes_for(n));
         let bytes = bytes
-            .ok_or_else(|| Error::new(Kind::Memory, &*self.name, format!("{shape} {dtype} does not fit the address space")))?;
-        let memory = self.pool.alloc(bytes)?;
+            .ok_or_else(|| Error::new(Kind::Memory, self.queue.name(), format!("{shape} {dtype} does not fit the address space")))?;
+        let memory = self.memory(bytes)?;
         let view = View::contiguous(memory.address(), shape, dtype);
         Ok(Scratch { view, _memory: Some(memory) })
     }
@@ -130,16 +167,16 @@ impl Scratch {
 
 impl Backend for Cuda {
     fn name(&self) -> &str {
-        &self.name
+        self.queue.name()
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
-        Ok(Buffer::new(bytes, self.pool.alloc(bytes)?))
+        Ok(Buffer::new(bytes, self.memory(bytes)?))
     }
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
-        let memory = self.pool.alloc(bytes.len())?;
-        self.driver.upload(memory.address(), bytes)?;
+        let memory = self.memory(bytes.len())?;
+        self.queue.upload(memory.address(), bytes)?;
         Ok(Buffer::new(bytes.len(), memory))
     }
 
@@ -148,14 +185,44 @@ impl Backend for Cuda {
     }
 
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {
-        self.driver.download(Memory::of(from).address() + range.start as u64, into)
+        self.queue.download(Memory::of(from).address() + range.start as u64, into)
+    }
+
+    fn fetch(&self, from: &Buffer, range: Range<usize>) -> Result<Box<dyn Arrival>> {
+        self.queue.fetch(Memory::of(from).address() + range.start as u64, range.len())
+    }
+
+    fn write(&self, to: &Buffer, at: usize, bytes: &[u8]) -> Result<()> {
+        self.queue.upload(Memory::of(to).address() + at as u64, bytes)
+    }
+
+    fn recorder(&self) -> Option<&dyn Recorder> {
+        Some(self)
     }
 
     fn execute(&self, op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<Execution> {
+        if self.queue.is_recording()
+            && let Some(Noting { arena, buffers }) = &mut *self.noting()
+        {
+            let others = inputs.iter().map(|input| input.buffer()).filter(|buffer| !Memory::of(buffer).is_of(arena));
+            buffers.extend(others.cloned());
+        }
         ops::execute(self, op, inputs, outputs)
     }
 
     fn synchronize(&self) -> Result<()> {
-        self.driver.synchronize()
+        self.queue.synchronize()
+    }
+}
+
+impl Recorder for Cuda {
+    fn record(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Replay>> {
+        let turn = self.queue.record()?;
+        // What a step that failed has left goes here.
+        *self.noting() = Some(Noting { arena: Arena::new(&self.pool), buffers: Vec::new() });
+        let ran = f();
+        let needs = self.noting().take().expect("put there above");
+        ran?;
+        Ok(Box::new(Recorded { graph: turn.end()?, queue: self.queue.clone(), _needs: needs }))
     }
 }

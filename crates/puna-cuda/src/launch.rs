@@ -56,6 +56,7 @@ const WORDS: usize = 96;
 const COUNT: usize = 32;
 
 /// A kernel's arguments, each at a place aligned to 8 bytes.
+#[derive(Clone)]
 pub(crate) struct Arguments {
     words: [u64; WORDS],
     used: usize,

@@ -10,6 +10,7 @@ mod driver;
 mod launch;
 mod memory;
 mod ops;
+mod queue;
 mod units;
 mod view;
 

@@ -31,15 +31,28 @@ pub trait Backend: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Runs `f`, which enqueues the ops of one step. The CPU keeps its threads awake for its length, CUDA captures or replays a
-    /// graph, wgpu submits once. Steps with equal keys enqueue the same ops on the same buffers.
-    fn step(&self, key: StepKey, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let _ = key;
+    /// Runs `f`, which enqueues the ops of one step: the CPU keeps its threads awake for its length, wgpu submits once.
+    fn step(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         f()
     }
 
+    /// What notes steps down and runs them again, where the device can.
+    fn recorder(&self) -> Option<&dyn Recorder> {
+        None
+    }
+
+    /// Overwrites the bytes from `at` on, after all that was enqueued before. `bytes` may be changed as soon as this returns.
+    fn write(&self, to: &Buffer, at: usize, bytes: &[u8]) -> Result<()>;
+
     /// Copies a range of bytes to the host, after all that was enqueued before.
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()>;
+
+    /// Begins to copy a range of bytes to the host, after all that was enqueued before; what is enqueued later may change them.
+    fn fetch(&self, from: &Buffer, range: Range<usize>) -> Result<Box<dyn Arrival>> {
+        let mut bytes = vec![0; range.len()];
+        self.download(from, range, &mut bytes)?;
+        Ok(Box::new(bytes))
+    }
 
     /// Computes `op`, reading `inputs`, into `outputs`, which are new and contiguous (in-place ops change the inputs that
     /// [`Op::changes`] names). `Unsupported` follows from the op, dtypes and layouts alone, never from values.
@@ -59,13 +72,29 @@ pub enum Execution {
     Unsupported,
 }
 
-/// What tells the steps of a program apart that a back end may record and replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StepKey {
-    /// Which program: one number per model and purpose.
-    pub program: u64,
-    /// The rows of the step, rounded up to the bucket that it runs in.
-    pub tokens: usize,
-    /// The sequences of the step.
-    pub sequences: usize,
+/// Bytes on their way to the host.
+pub trait Arrival: Send {
+    /// Waits for them, and for nothing that was enqueued later.
+    fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+}
+
+impl Arrival for Vec<u8> {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        Ok(*self)
+    }
+}
+
+/// A device that notes a step down, to run it again at little cost: as a CUDA graph.
+pub trait Recorder {
+    /// Runs `f`, whose ops are noted and not computed. Memory that they allocate belongs to the recording; what they read or change otherwise is
+    /// kept as long as the recording is. Ops of other threads wait meanwhile.
+    ///
+    /// Errors: what `f` says; bytes that go to or come from the host. Nothing is computed then, and the device works on.
+    fn record(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Replay>>;
+}
+
+/// A step that was noted down.
+pub trait Replay: Send + Sync {
+    /// Enqueues its ops, on what its tensors hold by then.
+    fn replay(&self) -> Result<()>;
 }

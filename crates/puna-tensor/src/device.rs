@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Backend, DType, Result, StepKey};
+use crate::{Backend, DType, Replay, Result};
 
 /// A place where tensors live and ops run: a cheap handle around a [`Backend`].
 #[derive(Clone)]
@@ -11,6 +11,22 @@ pub struct Device(Arc<Inner>);
 struct Inner {
     lowered: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     backend: Box<dyn Backend>,
+}
+
+/// A step that a device has noted down: [`Device::record`].
+pub struct Recording(Box<dyn Replay>);
+
+impl Recording {
+    /// Enqueues the step's ops, on what its tensors hold by then.
+    pub fn replay(&self) -> Result<()> {
+        self.0.replay()
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recording")
+    }
 }
 
 /// How often a fused op ran as its composition on a device, because there is no kernel for it there.
@@ -46,14 +62,33 @@ impl Device {
     }
 
     /// Runs the ops of one step: see [`Backend::step`].
-    pub fn step<T>(&self, key: StepKey, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn step<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.once(f, |f| self.backend().step(f)).map(|((), result)| result)
+    }
+
+    /// Whether [`record`](Self::record) notes steps down here.
+    pub fn records(&self) -> bool {
+        self.backend().recorder().is_some()
+    }
+
+    /// Notes down the ops of one step without computing them: see [`Recorder`](crate::Recorder). The results are those of each
+    /// [`replay`](Recording::replay), which overwrites them. `None`, and `f` not run, where the device records nothing.
+    ///
+    /// What a replay changes in place is not seen by autograd.
+    pub fn record<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<Option<(Recording, T)>> {
+        let Some(recorder) = self.backend().recorder() else { return Ok(None) };
+        self.once(f, |f| recorder.record(f)).map(|(replay, result)| Some((Recording(replay), result)))
+    }
+
+    /// Has a back end run `f`, which gives a result.
+    fn once<T, R>(&self, f: impl FnOnce() -> Result<T>, run: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<R>) -> Result<(R, T)> {
         let (mut f, mut result) = (Some(f), None);
-        self.backend().step(key, &mut || {
+        let ran = run(&mut || {
             let f = f.take().expect("a back end runs a step once");
             result = Some(f()?);
             Ok(())
         })?;
-        Ok(result.expect("a back end that returns Ok has run the step"))
+        Ok((ran, result.expect("a back end that returns Ok has run the step")))
     }
 
     /// Waits for all that was enqueued.

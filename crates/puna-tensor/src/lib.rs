@@ -29,9 +29,9 @@ mod print;
 mod shape;
 mod tensor;
 
-pub use backend::{Backend, Execution, StepKey};
+pub use backend::{Arrival, Backend, Execution, Recorder, Replay};
 pub use buffer::{Buffer, HostBytes};
-pub use device::{Device, Lowered};
+pub use device::{Device, Lowered, Recording};
 pub use dtype::{DType, Element};
 pub use error::{Error, Kind, Result};
 pub use layout::{Layout, RowOffsets};
@@ -39,4 +39,4 @@ pub use node::{Input, Node, is_recording, no_grad, with_grad};
 pub use op::Op;
 pub use puna_quant::BlockType;
 pub use shape::{Axes, MAX_RANK, Shape};
-pub use tensor::{Tensor, TensorId};
+pub use tensor::{Fetch, Tensor, TensorId};

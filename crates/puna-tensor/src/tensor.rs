@@ -1,10 +1,11 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::op::{Arange, Fill};
-use crate::{Buffer, DType, Device, Element, Error, HostBytes, Kind, Layout, Node, Op, Result, Shape};
+use crate::{Arrival, Buffer, DType, Device, Element, Error, HostBytes, Kind, Layout, Node, Op, Result, Shape};
 
 /// A view of a buffer on a device, with a run-time dtype and shape.
 ///
@@ -240,16 +241,56 @@ impl Tensor {
     }
 }
 
+/// # Writing
+impl Tensor {
+    /// Overwrites the elements from `at` on, in row-major order, after all that was enqueued before.
+    ///
+    /// Errors: `T` is not the dtype; a view that is not contiguous; more values than there are behind `at`; the result of a recorded op.
+    pub fn write<T: Element>(&self, at: usize, values: &[T]) -> Result<()> {
+        self.check_element::<T>("write")?;
+        let fail = |kind, message: String| Err(Error::new(kind, "write", message).with_arguments(&[self]));
+        if !self.layout().is_contiguous() {
+            return fail(Kind::Argument, "a strided view is not written; contiguous() or another view would be right".into());
+        }
+        if self.source().is_some() {
+            return fail(Kind::InPlace, "the result of a recorded op may not be changed; detach() first".into());
+        }
+        if at > self.elements() || values.len() > self.elements() - at {
+            return fail(Kind::Shape, format!("{} values from place {at} on of {}", values.len(), self.elements()));
+        }
+        let at = self.byte_range().start + at * size_of::<T>();
+        self.device().backend().write(self.buffer(), at, bytemuck::cast_slice(values))?;
+        self.buffer().changed();
+        Ok(())
+    }
+}
+
+/// Elements on their way to the host: [`Tensor::fetch`].
+pub struct Fetch<T> {
+    arrival: Box<dyn Arrival>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Fetch<T> {
+    /// Waits for them, in row-major order, and for nothing that was enqueued later.
+    pub fn wait(self) -> Result<Vec<T>> {
+        Ok(bytemuck::pod_collect_to_vec(&self.arrival.wait()?))
+    }
+}
+
+impl<T> fmt::Debug for Fetch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fetch")
+    }
+}
+
 /// # Reading
 impl Tensor {
     /// The elements in row-major order. Waits for the device.
     ///
     /// Errors: `T` is not the dtype (use [`cast`](Self::cast)).
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        if T::DTYPE != self.dtype() {
-            let message = format!("the tensor is {}, not {}; cast(DType::{:?}) would fit", self.dtype(), T::DTYPE, T::DTYPE);
-            return Err(Error::new(Kind::DType, "to_vec", message).with_arguments(&[self]));
-        }
+        self.check_element::<T>("to_vec")?;
         let mut values = vec![T::zeroed(); self.elements()];
         self.read_into(bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
@@ -278,6 +319,24 @@ impl Tensor {
     fn read_into(&self, into: &mut [u8]) -> Result<()> {
         let tensor = crate::no_grad(|| self.contiguous())?;
         tensor.device().backend().download(tensor.buffer(), tensor.byte_range(), into)
+    }
+
+    /// Begins to copy the elements to the host; what is enqueued later does not change what arrives.
+    ///
+    /// Errors: `T` is not the dtype.
+    pub fn fetch<T: Element>(&self) -> Result<Fetch<T>> {
+        self.check_element::<T>("fetch")?;
+        let tensor = crate::no_grad(|| self.contiguous())?;
+        let arrival = tensor.device().backend().fetch(tensor.buffer(), tensor.byte_range())?;
+        Ok(Fetch { arrival, element: PhantomData })
+    }
+
+    fn check_element<T: Element>(&self, place: &'static str) -> Result<()> {
+        if T::DTYPE == self.dtype() {
+            return Ok(());
+        }
+        let message = format!("the tensor is {}, not {}; cast(DType::{:?}) would fit", self.dtype(), T::DTYPE, T::DTYPE);
+        Err(Error::new(Kind::DType, place, message).with_arguments(&[self]))
     }
 
     /// A copy on another device; itself if it is there. History does not cross.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{self, CUresult};
 use puna_kernels::cuda::{HEADERS, kernel};
-use puna_tensor::{Error, Kind, Result};
+use puna_tensor::{Arrival, Error, Kind, Replay, Result};
 
 use super::cache::{Cache, Key};
 use super::nvrtc::Nvrtc;
@@ -20,14 +20,28 @@ const SHARED: u32 = 48 << 10;
 
 pub(crate) struct Cuda {
     card: Card,
-    place: String,
-    device: sys::CUdevice,
-    context: Handle<sys::CUcontext>,
-    stream: Handle<sys::CUstream>,
+    stream: Arc<Stream>,
     cache: Cache,
     /// Found when something must be compiled.
     compiler: OnceLock<std::result::Result<Nvrtc, String>>,
     modules: Mutex<HashMap<Unit, Arc<Slot>>>,
+}
+
+/// A stream in the card's context: all that is asked for goes through it. Graphs and copies under way keep it.
+struct Stream {
+    place: String,
+    device: sys::CUdevice,
+    context: Handle<sys::CUcontext>,
+    handle: Handle<sys::CUstream>,
+    /// Places on the host for bytes to arrive at that nothing uses at this moment.
+    places: Mutex<Vec<Place>>,
+}
+
+/// Memory of the host that the card writes to, and the event that says when it has.
+struct Place {
+    memory: Handle<*mut c_void>,
+    bytes: usize,
+    event: Handle<sys::CUevent>,
 }
 
 /// A module, loaded by the first who asks for it, while others load others.
@@ -70,6 +84,107 @@ macro_rules! call {
             status => Err(fail($place, format!("{}: {}", stringify!($function), words(status)))),
         }
     }};
+}
+
+impl Stream {
+    /// Makes its context that of the calling thread.
+    fn current(&self) -> Result<()> {
+        call!(&self.place, cuCtxSetCurrent(self.context.0))
+    }
+
+    fn places(&self) -> std::sync::MutexGuard<'_, Vec<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for `bytes` bytes: one that is free, or a new one.
+    fn place_for(&self, bytes: usize) -> Result<Place> {
+        let mut places = self.places();
+        if let Some(at) = places.iter().position(|place| place.bytes >= bytes) {
+            return Ok(places.swap_remove(at));
+        }
+        drop(places);
+        let bytes = bytes.next_power_of_two().max(4096);
+        let (mut memory, mut event) = (std::ptr::null_mut(), std::ptr::null_mut());
+        call!(&self.place, cuMemHostAlloc(&mut memory, bytes, 0))?;
+        let memory = Handle(memory);
+        if let Err(error) = call!(&self.place, cuEventCreate(&mut event, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32)) {
+            let _ = call!(&self.place, cuMemFreeHost(memory.0));
+            return Err(error);
+        }
+        Ok(Place { memory, bytes, event: Handle(event) })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // What the driver says here can be told to nobody.
+        let _ = self.current();
+        let _ = call!(&self.place, cuStreamSynchronize(self.handle.0));
+        for place in std::mem::take(&mut *self.places()) {
+            let _ = call!(&self.place, cuEventDestroy_v2(place.event.0));
+            let _ = call!(&self.place, cuMemFreeHost(place.memory.0));
+        }
+        let _ = call!(&self.place, cuStreamDestroy_v2(self.handle.0));
+        let _ = call!(&self.place, cuDevicePrimaryCtxRelease_v2(self.device));
+    }
+}
+
+/// Bytes that the card copies to the host.
+struct Arriving {
+    stream: Arc<Stream>,
+    /// Taken when it is waited for.
+    place: Option<Place>,
+    bytes: usize,
+}
+
+impl Arriving {
+    /// Waits for the copy, and gives its place back for the next.
+    fn arrive(&mut self) -> Result<Vec<u8>> {
+        let Some(place) = self.place.take() else { return Ok(Vec::new()) };
+        self.stream.current()?;
+        // A place whose copy failed is not used again: the card may still write there.
+        call!(&self.stream.place, cuEventSynchronize(place.event.0))?;
+        let mut bytes = vec![0; self.bytes];
+        // SAFETY: the place holds as many bytes at least, the copy into it is done, and nobody else has it.
+        unsafe { std::ptr::copy_nonoverlapping(place.memory.0.cast::<u8>(), bytes.as_mut_ptr(), self.bytes) };
+        self.stream.places().push(place);
+        Ok(bytes)
+    }
+}
+
+impl Arrival for Arriving {
+    fn wait(mut self: Box<Self>) -> Result<Vec<u8>> {
+        self.arrive()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // Of what nobody waits for, nobody is told.
+        let _ = self.arrive();
+    }
+}
+
+/// A graph that is ready to run.
+struct Graph {
+    stream: Arc<Stream>,
+    handle: Handle<sys::CUgraphExec>,
+}
+
+impl Replay for Graph {
+    fn replay(&self) -> Result<()> {
+        self.stream.current()?;
+        call!(&self.stream.place, cuGraphLaunch(self.handle.0, self.stream.handle.0))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // Not under its last run.
+        let _ = self.stream.current();
+        let _ = call!(&self.stream.place, cuStreamSynchronize(self.stream.handle.0));
+        let _ = call!(&self.stream.place, cuGraphExecDestroy(self.handle.0));
+    }
 }
 
 impl Cuda {
@@ -132,21 +247,14 @@ impl Cuda {
         call!(place, cuCtxSetCurrent(context.0))?;
         let mut stream = std::ptr::null_mut();
         call!(place, cuStreamCreate(&mut stream, sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32))?;
+        let (place, places) = (place.to_owned(), Mutex::default());
         Ok(Self {
             card: Card { name, capability, multiprocessors },
-            place: place.to_owned(),
-            device: handle,
-            context,
-            stream: Handle(stream),
+            stream: Arc::new(Stream { place, device: handle, context, handle: Handle(stream), places }),
             cache: Cache::of_user(),
             compiler: OnceLock::new(),
             modules: Mutex::default(),
         })
-    }
-
-    /// Makes this device's context that of the calling thread.
-    fn current(&self) -> Result<()> {
-        call!(&self.place, cuCtxSetCurrent(self.context.0))
     }
 
     /// The architecture that is compiled for: with the card's own instructions from Hopper on.
@@ -160,7 +268,7 @@ impl Cuda {
         let loaded = slot.get_or_init(|| self.load(unit).map_err(|e| e.to_string()));
         match loaded {
             Ok(_) => Ok(slot),
-            Err(message) => Err(fail(&self.place, message.clone())),
+            Err(message) => Err(fail(&self.stream.place, message.clone())),
         }
     }
 
@@ -177,7 +285,7 @@ impl Cuda {
         {
             return Ok(module);
         }
-        let compiler = compiler.as_ref().map_err(|message| fail(&self.place, message.clone()))?;
+        let compiler = compiler.as_ref().map_err(|message| fail(&self.stream.place, message.clone()))?;
         let compiled = compiler.compile(&source, &architecture, &defines, &[])?;
         let module = self.load_module(&compiled.cubin)?;
         self.cache.put(name, key, &compiled.cubin);
@@ -185,26 +293,24 @@ impl Cuda {
     }
 
     fn load_module(&self, cubin: &[u8]) -> Result<Handle<sys::CUmodule>> {
-        self.current()?;
+        self.stream.current()?;
         let mut module = std::ptr::null_mut();
         // The image says itself how long it is; it was compiled a moment ago, or its checksum was right.
-        call!(&self.place, cuModuleLoadData(&mut module, cubin.as_ptr().cast()))?;
+        call!(&self.stream.place, cuModuleLoadData(&mut module, cubin.as_ptr().cast()))?;
         Ok(Handle(module))
     }
 }
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // What the driver says here can be told to nobody.
-        let _ = self.current();
-        let _ = call!(&self.place, cuStreamSynchronize(self.stream.0));
+        // What the driver says here can be told to nobody. Graphs are gone by now: a recording keeps its device.
+        let _ = self.stream.current();
+        let _ = call!(&self.stream.place, cuStreamSynchronize(self.stream.handle.0));
         for slot in self.modules.lock().unwrap_or_else(PoisonError::into_inner).values() {
             if let Some(Ok(module)) = slot.get() {
-                let _ = call!(&self.place, cuModuleUnload(module.0));
+                let _ = call!(&self.stream.place, cuModuleUnload(module.0));
             }
         }
-        let _ = call!(&self.place, cuStreamDestroy_v2(self.stream.0));
-        let _ = call!(&self.place, cuDevicePrimaryCtxRelease_v2(self.device));
     }
 }
 
@@ -214,73 +320,85 @@ impl Driver for Cuda {
     }
 
     fn alloc(&self, bytes: usize) -> Result<Option<Address>> {
-        self.current()?;
+        self.stream.current()?;
         let mut address = 0;
         // SAFETY: `address` is a place for the result.
         match unsafe { sys::cuMemAlloc_v2(&mut address, bytes.max(1)) } {
             CUresult::CUDA_SUCCESS => Ok(Some(address)),
             CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
-            status => Err(fail(&self.place, format!("cuMemAlloc: {}", words(status)))),
+            status => Err(fail(&self.stream.place, format!("cuMemAlloc: {}", words(status)))),
         }
     }
 
     fn free(&self, address: Address) -> Result<()> {
-        self.current()?;
+        self.stream.current()?;
         // The driver waits for what uses it.
-        call!(&self.place, cuMemFree_v2(address))
+        call!(&self.stream.place, cuMemFree_v2(address))
     }
 
     fn room(&self) -> Result<(usize, usize)> {
-        self.current()?;
+        self.stream.current()?;
         let (mut free, mut total) = (0, 0);
-        call!(&self.place, cuMemGetInfo_v2(&mut free, &mut total))?;
+        call!(&self.stream.place, cuMemGetInfo_v2(&mut free, &mut total))?;
         Ok((free, total))
     }
 
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.current()?;
+        self.stream.current()?;
         if bytes.is_empty() {
             return Ok(());
         }
         // `to` is a place in an allocation with room for `bytes`; pageable memory has been read when this returns.
-        call!(&self.place, cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.stream.0))
+        call!(&self.stream.place, cuMemcpyHtoDAsync_v2(to, bytes.as_ptr().cast(), bytes.len(), self.stream.handle.0))
     }
 
     fn download(&self, from: Address, into: &mut [u8]) -> Result<()> {
-        self.current()?;
+        self.stream.current()?;
         if into.is_empty() {
             return Ok(());
         }
         // `from` is a place in an allocation of at least as many bytes; `into` is written by the time the stream has been waited for.
-        call!(&self.place, cuMemcpyDtoHAsync_v2(into.as_mut_ptr().cast(), from, into.len(), self.stream.0))?;
-        call!(&self.place, cuStreamSynchronize(self.stream.0))
+        call!(&self.stream.place, cuMemcpyDtoHAsync_v2(into.as_mut_ptr().cast(), from, into.len(), self.stream.handle.0))?;
+        call!(&self.stream.place, cuStreamSynchronize(self.stream.handle.0))
+    }
+
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Box<dyn Arrival>> {
+        self.stream.current()?;
+        let place = self.stream.place_for(bytes)?;
+        let stream = self.stream.handle.0;
+        if bytes > 0 {
+            // `from` is a place in an allocation of at least as many bytes; `place` has room for them and is nobody else's.
+            call!(&self.stream.place, cuMemcpyDtoHAsync_v2(place.memory.0, from, bytes, stream))?;
+        }
+        call!(&self.stream.place, cuEventRecord(place.event.0, stream))?;
+        Ok(Box::new(Arriving { stream: self.stream.clone(), place: Some(place), bytes }))
     }
 
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
-        self.current()?;
+        self.stream.current()?;
         if bytes == 0 {
             return Ok(());
         }
-        call!(&self.place, cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream.0))
+        call!(&self.stream.place, cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream.handle.0))
     }
 
     fn kernel(&self, unit: &Unit, entry: &'static str) -> Result<Kernel> {
         let slot = self.module(unit)?;
         let Some(Ok(module)) = slot.get() else { unreachable!("module() has loaded it") };
-        self.current()?;
+        self.stream.current()?;
         let name = CString::new(entry).expect("entries are names");
         let mut function = std::ptr::null_mut();
-        call!(&self.place, cuModuleGetFunction(&mut function, module.0, name.as_ptr()))?;
+        call!(&self.stream.place, cuModuleGetFunction(&mut function, module.0, name.as_ptr()))?;
         Ok(Kernel { handle: function as usize, entry, parameters: None })
     }
 
     fn launch(&self, kernel: &Kernel, grid: &Grid, arguments: &Arguments) -> Result<()> {
-        self.current()?;
+        self.stream.current()?;
         let function = kernel.handle as sys::CUfunction;
         if grid.shared > SHARED {
             use sys::CUfunction_attribute_enum as Attribute;
             let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            call!(&self.place, cuFuncSetAttribute(function, which, grid.shared as c_int))?;
+            call!(&self.stream.place, cuFuncSetAttribute(function, which, grid.shared as c_int))?;
         }
         let mut pointers = [std::ptr::null_mut::<c_void>(); 32];
         for (pointer, bytes) in pointers.iter_mut().zip(arguments.iter()) {
@@ -291,7 +409,7 @@ impl Driver for Cuda {
         // many as the kernel's parameter has, which the same launch on the emulator has compared; what kernels read and write lies in the
         // device's memory.
         call!(
-            &self.place,
+            &self.stream.place,
             cuLaunchKernel(
                 function,
                 x,
@@ -301,16 +419,32 @@ impl Driver for Cuda {
                 1,
                 1,
                 grid.shared,
-                self.stream.0,
+                self.stream.handle.0,
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut()
             )
         )
-        .map_err(|error| fail(&self.place, format!("{}: {error}", kernel.entry)))
+        .map_err(|error| fail(&self.stream.place, format!("{}: {error}", kernel.entry)))
     }
 
     fn synchronize(&self) -> Result<()> {
-        self.current()?;
-        call!(&self.place, cuStreamSynchronize(self.stream.0))
+        self.stream.current()?;
+        call!(&self.stream.place, cuStreamSynchronize(self.stream.handle.0))
+    }
+
+    fn begin_graph(&self) -> Result<()> {
+        self.stream.current()?;
+        // Relaxed: memory may be asked for meanwhile.
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
+        call!(&self.stream.place, cuStreamBeginCapture_v2(self.stream.handle.0, mode))
+    }
+
+    fn end_graph(&self) -> Result<Box<dyn Replay>> {
+        self.stream.current()?;
+        let (mut graph, mut handle) = (std::ptr::null_mut(), std::ptr::null_mut());
+        call!(&self.stream.place, cuStreamEndCapture(self.stream.handle.0, &mut graph))?;
+        let made = call!(&self.stream.place, cuGraphInstantiateWithFlags(&mut handle, graph, 0));
+        call!(&self.stream.place, cuGraphDestroy(graph)).and(made)?;
+        Ok(Box::new(Graph { stream: self.stream.clone(), handle: Handle(handle) }))
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use puna_kernels::cuda::{EMULATOR, HEADERS, Source, kernel};
-use puna_tensor::{Error, Kind, Result};
+use puna_tensor::{Arrival, Error, Kind, Replay, Result};
 
 use super::{Address, Card, Driver, Kernel, Unit};
 use crate::launch::{Arguments, Grid};
@@ -153,14 +153,67 @@ pub(crate) struct Emulator {
     options: Options,
     edits: Vec<Edit>,
     modules: Mutex<HashMap<Unit, Arc<Slot>>>,
+    /// What was asked for since a graph was begun.
+    noted: Mutex<Option<Vec<Work>>>,
+}
+
+/// What a device does on its own.
+enum Work {
+    Launch { kernel: usize, grid: Grid, arguments: Box<Arguments> },
+    Copy { to: Address, from: Address, bytes: usize },
+}
+
+impl Work {
+    fn run(&self, options: &Options) -> Result<()> {
+        let runtime = Runtime::get()?;
+        match self {
+            Self::Launch { kernel, grid, arguments } => {
+                let mut pointers: Vec<*mut c_void> = arguments.iter().map(|bytes| bytes.as_ptr() as *mut c_void).collect();
+                let Options { mode, completion, seed, .. } = *options;
+                (runtime.option)(c"check".as_ptr(), i64::from(mode == Mode::Check));
+                (runtime.option)(c"async".as_ptr(), completion as i64);
+                (runtime.option)(c"seed".as_ptr(), seed.into());
+                let [x, y, z] = grid.blocks;
+                let rc = (runtime.launch)(*kernel as *mut c_void, x, y, z, grid.threads, 1, 1, grid.shared, pointers.as_mut_ptr());
+                if rc == 0 { Ok(()) } else { Err(runtime.last_error()) }
+            }
+            &Self::Copy { to, from, bytes } => {
+                // SAFETY: both lie in allocations with room for `bytes` bytes, and may be the same; nothing runs while this thread holds the
+                // runtime.
+                unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Work that was noted.
+struct Graph {
+    work: Vec<Work>,
+    options: Options,
+}
+
+impl Replay for Graph {
+    fn replay(&self) -> Result<()> {
+        self.work.iter().try_for_each(|work| work.run(&self.options))
+    }
 }
 
 impl Emulator {
+    /// Does it, or notes it where a graph was begun.
+    fn ask(&self, work: Work) -> Result<()> {
+        match &mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(noted) => noted.push(work),
+            None => return work.run(&self.options),
+        }
+        Ok(())
+    }
+
     pub(crate) fn new(options: Options, edits: Vec<Edit>) -> Result<Self> {
         drop(Runtime::of(options.mode)?);
         let card =
             Card { name: format!("emulator of sm_{}", options.capability), capability: options.capability, multiprocessors: 1 };
-        Ok(Self { card, options, edits, modules: Mutex::default() })
+        Ok(Self { card, options, edits, modules: Mutex::default(), noted: Mutex::default() })
     }
 
     /// The module of a unit, compiled by the first who asks, while others compile other units.
@@ -355,11 +408,14 @@ impl Driver for Emulator {
         Ok(())
     }
 
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Box<dyn Arrival>> {
+        let mut into = vec![0; bytes];
+        self.download(from, &mut into)?;
+        Ok(Box::new(into))
+    }
+
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
-        let _turn = Runtime::get()?;
-        // SAFETY: as in `upload`; the two may be one allocation.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
-        Ok(())
+        self.ask(Work::Copy { to, from, bytes })
     }
 
     fn kernel(&self, unit: &Unit, entry: &'static str) -> Result<Kernel> {
@@ -376,18 +432,20 @@ impl Driver for Emulator {
     }
 
     fn launch(&self, kernel: &Kernel, grid: &Grid, arguments: &Arguments) -> Result<()> {
-        let runtime = Runtime::get()?;
-        let mut pointers: Vec<*mut c_void> = arguments.iter().map(|bytes| bytes.as_ptr() as *mut c_void).collect();
-        let Options { mode, completion, seed, .. } = self.options;
-        (runtime.option)(c"check".as_ptr(), i64::from(mode == Mode::Check));
-        (runtime.option)(c"async".as_ptr(), completion as i64);
-        (runtime.option)(c"seed".as_ptr(), seed.into());
-        let [x, y, z] = grid.blocks;
-        let rc = (runtime.launch)(kernel.handle as *mut c_void, x, y, z, grid.threads, 1, 1, grid.shared, pointers.as_mut_ptr());
-        if rc == 0 { Ok(()) } else { Err(runtime.last_error()) }
+        self.ask(Work::Launch { kernel: kernel.handle, grid: *grid, arguments: Box::new(arguments.clone()) })
     }
 
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn begin_graph(&self) -> Result<()> {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_graph(&self) -> Result<Box<dyn Replay>> {
+        let work = self.noted.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        Ok(Box::new(Graph { work, options: self.options }))
     }
 }

@@ -6,7 +6,7 @@ pub(crate) mod cuda;
 pub(crate) mod emulator;
 pub(crate) mod nvrtc;
 
-use puna_tensor::Result;
+use puna_tensor::{Arrival, Replay, Result};
 
 use crate::launch::{Arguments, Grid};
 
@@ -69,6 +69,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Copies to the host, after all that was asked for before.
     fn download(&self, from: Address, into: &mut [u8]) -> Result<()>;
 
+    /// Begins to copy to the host, after all that was asked for before; what is asked for later may change what lies there.
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Box<dyn Arrival>>;
+
     /// Copies within the device.
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()>;
 
@@ -80,4 +83,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
     /// Waits for all that was asked for.
     fn synchronize(&self) -> Result<()>;
+
+    /// Until [`end_graph`](Self::end_graph), launches and copies within the device are noted and not done, and nothing else is asked for but
+    /// memory.
+    fn begin_graph(&self) -> Result<()>;
+
+    /// Ends what [`begin_graph`](Self::begin_graph) began, whatever was refused meanwhile; what was noted, ready to run.
+    fn end_graph(&self) -> Result<Box<dyn Replay>>;
 }

@@ -87,7 +87,7 @@ fn forward(cuda: &Cuda, [q, k, v]: [&View; 3], s: Sequences, scale: f64, y: &Vie
 fn fast(cuda: &Cuda, q: &View, k: &View, dim: usize, v_dim: usize) -> bool {
     let half = matches!(q.dtype, DType::F16 | DType::BF16);
     let shape = dim == v_dim && matches!(dim, 32 | 64 | 128);
-    cuda.driver.card().capability >= 80 && half && q.dtype == k.dtype && shape
+    cuda.queue.card().capability >= 80 && half && q.dtype == k.dtype && shape
 }
 
 /// The keys of a split, as `attention_sm80.cu` has them.

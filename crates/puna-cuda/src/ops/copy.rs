@@ -43,7 +43,7 @@ pub(super) fn copy(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
         _ => (x.strides(), y.strides(), x.elements(), family(unit_type(x.dtype))),
     };
     if from.is_one_run() && to.is_one_run() {
-        return cuda.driver.copy(y.pointer().0, x.pointer().0, x.bytes());
+        return cuda.queue.copy(y.pointer().0, x.pointer().0, x.bytes());
     }
     cuda.launch(&family, "copy", Grid::each(n), &arguments![y.pointer(), to, x.pointer(), from, n as u64])
 }
@@ -154,10 +154,10 @@ fn copy_part(
 fn encode(cuda: &Cuda, x: &View, block: BlockType, y: &View) -> Result<()> {
     let wide = contiguous_as(cuda, x, DType::F32)?;
     let mut values = vec![0f32; x.elements()];
-    cuda.driver.download(wide.pointer().0, bytemuck::cast_slice_mut(&mut values))?;
+    cuda.queue.download(wide.pointer().0, bytemuck::cast_slice_mut(&mut values))?;
     let mut bytes = vec![0; y.bytes()];
     puna_quant::encode(block, &values, &mut bytes).map_err(|e| Error::new(Kind::Argument, "cast", e.to_string()))?;
-    cuda.driver.upload(y.pointer().0, &bytes)
+    cuda.queue.upload(y.pointer().0, &bytes)
 }
 
 pub(super) fn concat(cuda: &Cuda, axis: usize, x: &[View], y: &View) -> Result<()> {

@@ -155,7 +155,7 @@ impl Product<'_> {
             return cuda.launch(&family, "linear_sm80", grid, &arguments);
         }
         // The larger tile where it still gives most multiprocessors something to do.
-        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.driver.card().multiprocessors / 2;
+        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.queue.card().multiprocessors / 2;
         let (tile, threads) = if large { (128, 256) } else { (64, 128) };
         let family = matmul_sm80(self.a.dtype, c.dtype, [a.turned, b.turned], large);
         let arguments = arguments![
@@ -184,7 +184,7 @@ fn fast(cuda: &Cuda, a: DType, b: DType, c: DType) -> bool {
     let halves = matches!(a, DType::F16 | DType::BF16) && a == b && (c == a || c == DType::F32);
     // f16 has not the range that parts of an f32 need.
     let wide = a == DType::F32 && b == DType::BF16 && c == DType::F32;
-    cuda.driver.card().capability >= 80 && (halves || wide)
+    cuda.queue.card().capability >= 80 && (halves || wide)
 }
 
 pub(super) fn matmul_sm80(x: DType, y: DType, turned: [bool; 2], large: bool) -> Unit {
@@ -336,7 +336,7 @@ impl Int8Rows {
 
 /// Whether the integer tensor cores of sm_80 take blocks of this format; NF4's levels are no multiples of a scale.
 fn fast_int8(cuda: &Cuda, weight: DType, y: DType) -> bool {
-    cuda.driver.card().capability >= 80 && weight != DType::Block(BlockType::Nf4) && y != DType::F64
+    cuda.queue.card().capability >= 80 && weight != DType::Block(BlockType::Nf4) && y != DType::F64
 }
 
 pub(super) fn linear_int8_sm80(weight: DType, y: DType, many: bool, aligned: bool) -> Unit {
