@@ -89,8 +89,7 @@ fn a_step_gives_its_result_or_error(device: &Device) {
     let error = device.step(|| Err::<(), _>(Error::new(Kind::Argument, "a step", "fails"))).expect_err("a step that fails");
     assert_eq!(error.kind(), Kind::Argument);
     assert!(device.step(|| x.exp()).is_ok(), "a step after one that failed");
-    let panicked =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.step(|| -> Result<()> { panic!("inside") })));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| device.step(|| -> Result<()> { panic!("inside") })));
     assert!(panicked.is_err() && device.step(|| x.exp()).is_ok(), "a step after one that panicked");
     device.synchronize().expect("synchronize");
 }

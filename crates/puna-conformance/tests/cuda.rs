@@ -40,7 +40,17 @@ fn the_order_of_threads_and_copies_changes_no_bit() {
     equal_bits(&[plain, shuffled, checked].map(|options| emulated(options).expect("a C++ compiler")), &DTYPES);
 }
 
-/// The same under AddressSanitizer, which a process must be started with.
+/// Memory as a card has it: what one tensor lets go is the next one's, a recording's its own.
+#[test]
+fn memory_that_is_used_again_changes_no_bit() {
+    let pooled = EmulatorOptions { pooled: true, ..EmulatorOptions::default() };
+    let devices = [EmulatorOptions::default(), pooled].map(|options| emulated(options).expect("a C++ compiler"));
+    equal_bits(&devices, &DTYPES);
+    run_family(&devices[1], "device");
+    run_family(&devices[1], "tasks");
+}
+
+/// A set of ops under AddressSanitizer, which a process must be started with.
 #[test]
 fn the_address_sanitizer_finds_nothing() {
     let name = "the_address_sanitizer_finds_nothing";

@@ -77,7 +77,7 @@ pub fn emulated(options: crate::EmulatorOptions) -> Result<puna_tensor::Device> 
 #[cfg(feature = "emulator")]
 pub fn emulated_with(options: crate::EmulatorOptions, edits: Vec<crate::Edit>) -> Result<puna_tensor::Device> {
     let driver = Box::new(crate::driver::emulator::Emulator::new(options, edits)?);
-    Ok(puna_tensor::Device::new(Cuda::new(driver, "cuda-emulator", false, None)))
+    Ok(puna_tensor::Device::new(Cuda::new(driver, "cuda-emulator", options.pooled, None)))
 }
 
 impl Cuda {
@@ -129,8 +129,9 @@ impl Cuda {
     pub(crate) fn scratch(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Scratch> {
         let shape = shape.into();
         let bytes = shape.checked_elements().and_then(|n| dtype.bytes_for(n));
-        let bytes = bytes
-            .ok_or_else(|| Error::new(Kind::Memory, self.queue.name(), format!("{shape} {dtype} does not fit the address space")))?;
+        let bytes = bytes.ok_or_else(|| {
+            Error::new(Kind::Memory, self.queue.name(), format!("{shape} {dtype} does not fit the address space"))
+        })?;
         let memory = self.memory(bytes)?;
         let view = View::contiguous(memory.address(), shape, dtype);
         Ok(Scratch { view, _memory: Some(memory) })

@@ -10,6 +10,8 @@ use puna_tensor::{DType, Device, Tensor};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::inputs::UNKNOWN;
+use crate::program::{Key, Program};
 
 /// How a [`Cache`] is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,14 @@ struct Pages {
     /// Known pages that no sequence holds, by when they were let go: the first goes first.
     idle: BTreeMap<u64, u32>,
     clock: u64,
+    /// Steps recorded on these pages, the one used last behind: they go before the pages move.
+    programs: Vec<(Key, Program)>,
+    /// How often the pages have moved.
+    moves: u64,
 }
+
+/// How many recorded steps are kept.
+const PROGRAMS: usize = 32;
 
 /// What a full page holds follows from this: the page before it, its tokens, and what the keys were computed with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,6 +106,8 @@ impl Cache {
             known: HashMap::new(),
             idle: BTreeMap::new(),
             clock: 0,
+            programs: Vec::new(),
+            moves: 0,
         };
         Ok(Self(Arc::new(Mutex::new(pages))))
     }
@@ -120,6 +131,25 @@ impl Cache {
         let pages = self.lock();
         let held = pages.pages.iter().filter(|page| page.holders > 0).count();
         (held * pages.options.page_size, pages.idle.len() * pages.options.page_size)
+    }
+
+    /// Takes a step that was recorded on the pages as they lie, and the mark to put it back with.
+    pub(crate) fn take_program(&self, key: &Key) -> (Option<Program>, u64) {
+        let mut pages = self.lock();
+        let at = pages.programs.iter().position(|(of, _)| of == key);
+        (at.map(|at| pages.programs.remove(at).1), pages.moves)
+    }
+
+    /// Keeps a recorded step for the next who needs one like it, unless the pages have moved meanwhile. Those of other weights go.
+    pub(crate) fn put_program(&self, key: Key, program: Program, mark: u64) {
+        let mut pages = self.lock();
+        if pages.moves == mark {
+            pages.programs.retain(|(of, _)| of.weights == key.weights && *of != key);
+            if pages.programs.len() == PROGRAMS {
+                pages.programs.remove(0);
+            }
+            pages.programs.push((key, program));
+        }
     }
 
     /// A sequence that begins with as much of `tokens` as full pages of the cache hold, but not all: at least the last token is left to compute.
@@ -200,6 +230,8 @@ impl Pages {
     fn grow(&mut self) -> Result<()> {
         let (old, size) = (self.pages.len(), self.options.page_size);
         let new = (2 * old).max(256usize.div_ceil(size)).min(self.limit());
+        self.programs.clear();
+        self.moves += 1;
         let (dtype, device) = (self.options.dtype, &self.device);
         let row = self.row;
         for (k, v) in &mut self.layers {
@@ -265,6 +297,11 @@ impl CachedSequence {
         Ok((start..self.tokens.len()).map(slot).collect())
     }
 
+    /// Learns the token that was [`UNKNOWN`].
+    pub(crate) fn tell(&mut self, token: u32) {
+        *self.tokens.last_mut().expect("there is room for one more token than is known") = token;
+    }
+
     /// After the step: full pages become known, for others to share.
     pub fn commit(&mut self) {
         if !self.shared {
@@ -274,6 +311,10 @@ impl CachedSequence {
         let size = pages.options.page_size;
         let mut before = 0;
         for (&page, tokens) in self.pages.iter().zip(self.tokens.chunks_exact(size)) {
+            // Nothing follows an unknown token; its page becomes known with it.
+            if tokens.last() == Some(&UNKNOWN) {
+                break;
+            }
             if let Some((_, number)) = &pages.pages[page as usize].content {
                 before = *number;
                 continue;

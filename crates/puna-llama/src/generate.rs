@@ -1,79 +1,18 @@
 //! Drawing tokens: many sequences in shared steps, prompts in chunks, one at a time as the special case.
 
-use puna_tensor::op::{SampleInputs, SamplingParameters};
-use puna_tensor::{Device, StepKey, Tensor, no_grad};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use puna_tensor::op::SamplingParameters;
+use puna_tensor::{Device, Fetch, Tensor, no_grad};
 
 use crate::cache::{Cache, CachedSequence};
 use crate::error::{Error, Result};
+use crate::inputs::{Inputs, Numbers, UNKNOWN, Values};
 use crate::model::Llama;
+use crate::options::{Finish, Options};
+use crate::program::{Draws, Key, Program};
 use crate::rotary::RotaryTable;
 use crate::step::{Past, Step, indices};
-
-/// How a sequence is continued.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Options {
-    /// How many tokens at most; by default until the model ends or the context is full.
-    pub max_tokens: Option<usize>,
-    /// How tokens are drawn. The default is greedy: temperature 0.
-    pub sampling: SamplingParameters,
-    /// What the draws follow from, beside the model and the tokens: the same seed gives the same text, whatever shares the batch.
-    pub seed: u64,
-    /// What is added to tokens' logits.
-    pub logit_bias: Vec<(u32, f32)>,
-    /// Text ends before one of these.
-    pub stop: Vec<String>,
-    /// Whether the model's end tokens are drawn like others.
-    pub ignore_end: bool,
-    /// How many of the most probable tokens are told with each token.
-    pub top_log_probabilities: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let sampling = SamplingParameters { temperature: 0.0, ..SamplingParameters::default() };
-        let (stop, logit_bias) = (Vec::new(), Vec::new());
-        Self { max_tokens: None, sampling, seed: 0, logit_bias, stop, ignore_end: false, top_log_probabilities: 0 }
-    }
-}
-
-impl Options {
-    /// Errors: an option out of its range, by name.
-    pub fn check(&self, vocab_size: usize) -> Result<()> {
-        let SamplingParameters { temperature, top_k: _, top_p, min_p, repetition, frequency, presence } = self.sampling;
-        let within = |name, value: f32, ok: bool, range| match ok {
-            true => Ok(()),
-            false => Err(Error::sampling(name, format!("{value} is out of range; {range}"))),
-        };
-        within("temperature", temperature, temperature.is_finite() && temperature >= 0.0, "it is 0 (greedy) or more")?;
-        within("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "it lies in (0, 1]")?;
-        within("min_p", min_p, (0.0..=1.0).contains(&min_p), "it lies in [0, 1]")?;
-        within("repetition", repetition, repetition.is_finite() && repetition > 0.0, "it is more than 0, and 1 is off")?;
-        within("frequency", frequency, frequency.is_finite(), "it is a number, and 0 is off")?;
-        within("presence", presence, presence.is_finite(), "it is a number, and 0 is off")?;
-        for &(id, bias) in &self.logit_bias {
-            if id as usize >= vocab_size || bias.is_nan() {
-                return Err(Error::sampling(
-                    "logit_bias",
-                    format!("{bias} for token {id}; ids are below {vocab_size}, biases numbers"),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why a sequence ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finish {
-    /// The model drew this end token.
-    EndToken(u32),
-    /// The text came to this stop string.
-    StopString(String),
-    /// As many tokens as were asked for.
-    MaxTokens,
-    /// The model's context, or the cache, holds no more.
-    ContextFull,
-}
 
 /// A token that a step drew.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +32,9 @@ pub struct Drawn {
 /// Sequences that are continued in shared steps.
 ///
 /// A sequence's tokens do not depend on what shares its steps, nor on the chunks in which its prompt is read.
+///
+/// Where the device records steps (CUDA), those in which every sequence is decoding are recorded once for all that have their shape and
+/// replayed, and [`step`](Self::step) starts the next one before it reads what the last one drew.
 #[derive(Debug)]
 pub struct Batch<'m> {
     llama: &'m Llama,
@@ -101,6 +43,8 @@ pub struct Batch<'m> {
     rotary: RotaryTable,
     end: &'m [u32],
     chunk: usize,
+    /// [`Llama::identity`].
+    weights: u64,
     sequences: Vec<Sequence>,
     enqueued: Option<Enqueued>,
 }
@@ -121,10 +65,14 @@ struct Sequence {
 struct Enqueued {
     /// The sequences whose next token it draws.
     drawing: Vec<usize>,
-    ids: Tensor,
-    log_probabilities: Tensor,
-    /// `[rows, vocab_size]`.
-    logits: Tensor,
+    ids: Fetch<u32>,
+    log_probabilities: Fetch<f32>,
+    /// The most probable tokens, for those who asked.
+    top: Vec<Option<(Fetch<u32>, Fetch<f32>)>>,
+    /// `[rows, vocab_size]`, where it was kept.
+    logits: Option<Tensor>,
+    /// Its number, if a program ran it.
+    number: Option<u64>,
 }
 
 impl<'m> Batch<'m> {
@@ -132,7 +80,8 @@ impl<'m> Batch<'m> {
     pub fn new(llama: &'m Llama, cache: &Cache, rotary: &RotaryTable, end: &'m [u32], chunk: usize) -> Self {
         let device = llama.model.norm.weight.device().clone();
         let (cache, rotary) = (cache.clone(), rotary.clone());
-        Self { llama, device, cache, rotary, end, chunk: chunk.max(1), sequences: Vec::new(), enqueued: None }
+        let (chunk, weights) = (chunk.max(1), llama.identity());
+        Self { llama, device, cache, rotary, end, chunk, weights, sequences: Vec::new(), enqueued: None }
     }
 
     /// Adds a sequence; its number. What the cache already holds of it is not computed again.
@@ -140,7 +89,7 @@ impl<'m> Batch<'m> {
     /// Errors: an empty prompt, a token that the model does not have, a prompt that leaves no room in the context, an option out of range.
     pub fn add(&mut self, prompt: &[u32], options: Options) -> Result<usize> {
         let rotary = self.rotary.for_prompt(&self.llama.config, prompt.len());
-        let cached = self.cache.begin(prompt, self.llama.identity(), rotary.is_base());
+        let cached = self.cache.begin(prompt, self.weights, rotary.is_base());
         self.add_cached(cached, prompt, options)
     }
 
@@ -156,7 +105,7 @@ impl<'m> Batch<'m> {
             let message = format!("the {} cached tokens are no beginning of the {} of the prompt", cached.len(), prompt.len());
             return Err(Error::argument("prompt", message));
         }
-        if !cached.is_empty() && cached.weights() != self.llama.identity() {
+        if !cached.is_empty() && cached.weights() != self.weights {
             let message = "what is cached was computed with other weights, or another adapter; a new sequence would be right";
             return Err(Error::argument("prompt", message));
         }
@@ -201,34 +150,77 @@ impl<'m> Batch<'m> {
     /// Computes one step: the next token of every sequence that has been read, and a chunk of the prompts that have not.
     /// The tokens drawn; none where only prompts were read.
     pub fn step(&mut self) -> Result<Vec<Drawn>> {
-        self.enqueue()?;
-        self.read()
+        self.start(false)?;
+        let ahead = self.look_ahead();
+        let drawn = self.read();
+        if drawn.is_err() {
+            // What the next step's token is nobody will know.
+            self.sequences.iter_mut().for_each(Sequence::forget_unknown);
+        } else {
+            self.enqueued = ahead;
+        }
+        drawn
     }
 
-    /// Starts a step without waiting for its tokens.
+    /// Starts a step without waiting for its tokens; nothing where one is under way.
     pub fn enqueue(&mut self) -> Result<()> {
-        let Some(plan) = self.plan()? else { return Ok(()) };
-        let key = StepKey { program: 0, tokens: plan.ids.len(), sequences: plan.members.len() };
-        let device = self.device.clone();
-        let mut step = Ok(None);
+        self.start(true)
+    }
+
+    fn start(&mut self, keep_logits: bool) -> Result<()> {
+        if self.enqueued.is_some() {
+            return Ok(());
+        }
+        let Some(plan) = self.plan(false)? else { return Ok(()) };
         // Of a model that is being trained, too, nothing is recorded here: a cache has no derivative.
         let run = no_grad(|| {
-            device.step(key, || {
-                step = self.run(&plan);
-                Ok(())
-            })
+            if self.device.records() && self.decodes(&plan) {
+                return self.replay(&plan, None, keep_logits);
+            }
+            self.device.clone().step(|| Ok(self.run(&plan)))?
         });
-        match run.map_err(Error::from).and(step) {
+        match run {
             Ok(enqueued) => self.enqueued = enqueued,
             Err(error) => {
                 self.undo(&plan);
                 return Err(error);
             }
         }
+        self.commit(&plan);
+        Ok(())
+    }
+
+    /// Starts the step behind the one that is under way, if that leaves on the device all that it takes.
+    fn look_ahead(&mut self) -> Option<Enqueued> {
+        let Enqueued { drawing, number: Some(number), .. } = self.enqueued.as_ref()? else { return None };
+        let number = *number;
+        let limit = self.llama.config.context_limit();
+        // Who has drawn a last token, or reads the history that this token belongs to, must know it first.
+        let goes_on = |sequence: &Sequence| !sequence.options.reads_history() && sequence.ends_with_one_more(limit).is_none();
+        let active = || self.sequences.iter().enumerate().filter(|(_, sequence)| !sequence.done);
+        if !active().map(|(member, _)| member).eq(drawing.iter().copied()) || !active().all(|(_, sequence)| goes_on(sequence)) {
+            return None;
+        }
+        // What goes wrong here goes wrong again when the token is known, and is told then.
+        let plan = self.plan(true).ok()??;
+        let started = no_grad(|| self.replay(&plan, Some(number), false));
+        match started {
+            Ok(Some(enqueued)) => {
+                self.commit(&plan);
+                Some(enqueued)
+            }
+            _ => {
+                self.undo(&plan);
+                None
+            }
+        }
+    }
+
+    /// After a step: full pages become known.
+    fn commit(&mut self, plan: &Plan) {
         for &(member, _) in &plan.members {
             self.sequences[member].cached.commit();
         }
-        Ok(())
     }
 
     /// Takes back what a step that failed had made room for, so that it can be tried again.
@@ -241,8 +233,8 @@ impl<'m> Batch<'m> {
         }
     }
 
-    /// Which tokens of which sequences the next step computes.
-    fn plan(&mut self) -> Result<Option<Plan>> {
+    /// Which tokens of which sequences the next step computes. `ahead`: of each the one that the step under way draws.
+    fn plan(&mut self, ahead: bool) -> Result<Option<Plan>> {
         let mut plan = Plan::default();
         let mut budget = self.chunk;
         for member in 0..self.sequences.len() {
@@ -250,7 +242,7 @@ impl<'m> Batch<'m> {
             if sequence.done {
                 continue;
             }
-            let pending = &sequence.tokens[sequence.cached.len()..];
+            let pending = if ahead { &[UNKNOWN] } else { &sequence.tokens[sequence.cached.len()..] };
             // A sequence that is decoding has one token pending and is never held back.
             let take = if pending.len() == 1 { 1 } else { pending.len().min(budget) };
             if take == 0 {
@@ -273,41 +265,130 @@ impl<'m> Batch<'m> {
         Ok((!plan.members.is_empty()).then_some(plan))
     }
 
+    /// Whether the step computes one token of each sequence, and all of them draw, with the model's own frequencies.
+    fn decodes(&self, plan: &Plan) -> bool {
+        plan.ids.len() == plan.members.len()
+            && plan.members.iter().all(|&(member, _)| {
+                let sequence = &self.sequences[member];
+                sequence.is_read() && sequence.rotary.is_same(&self.rotary)
+            })
+    }
+
+    /// Runs a step that decodes by the program for its shape, which is recorded when there is none. `behind`: the number of the step that
+    /// draws the ids; nothing is run where the program has run another since.
+    fn replay(&self, plan: &Plan, behind: Option<u64>, keep_logits: bool) -> Result<Option<Enqueued>> {
+        let drawing: Vec<usize> = plan.members.iter().map(|(member, _)| *member).collect();
+        let members = || drawing.iter().map(|&member| &self.sequences[member]);
+        let reach = Key::reach(members().map(|sequence| sequence.cached.len()).max().unwrap_or(0));
+        let history = if members().any(|sequence| sequence.options.reads_history()) { reach } else { 0 };
+        let bias = members().map(|sequence| sequence.options.logit_bias.len()).max().unwrap_or(0);
+        let bias = if bias > 0 { bias.next_power_of_two() } else { 0 };
+        let key = Key { weights: self.weights, rows: Key::rows(drawing.len()), reach, history, bias };
+        let numbers = self.numbers(plan, &drawing, plan.positions.clone(), &key);
+        let (program, mark) = self.cache.take_program(&key);
+        let mut program = match program {
+            Some(program) => program,
+            None if behind.is_some() => return Ok(None),
+            None => {
+                let (cos, sin) = self.rotary.rows(reach, &self.device)?;
+                let inputs = Inputs::new(numbers.clone(), &self.device)?;
+                let step = self.describe(&inputs, cos, sin);
+                Program::new(inputs, step)
+            }
+        };
+        let number = if behind.is_none_or(|number| number == program.last()) {
+            static NUMBER: AtomicU64 = AtomicU64::new(1);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let draws = program.run(self.llama, numbers, number, &self.device);
+            Some(draws.and_then(|draws| self.enqueued(drawing, draws, Some(number), keep_logits)))
+        } else {
+            None
+        };
+        self.cache.put_program(key, program, mark);
+        number.transpose()
+    }
+
     fn run(&self, plan: &Plan) -> Result<Option<Enqueued>> {
-        let hidden = self.llama.forward(&indices(&plan.ids, &self.device)?, &self.describe(plan)?)?;
-        let read = |(member, _): &&(usize, usize)| self.sequences[*member].cached.len() == self.sequences[*member].tokens.len();
-        let (drawing, last): (Vec<usize>, Vec<u32>) =
-            plan.members.iter().filter(read).map(|&(member, end)| (member, end as u32 - 1)).unzip();
+        let read = |member: &usize| self.sequences[*member].is_read();
+        let drawing: Vec<usize> = plan.members.iter().map(|(member, _)| *member).filter(read).collect();
+        let (cos, sin, positions) = self.rotary_rows(plan)?;
+        let inputs = Inputs::new(self.numbers(plan, &drawing, positions, &Key::default()), &self.device)?;
+        let hidden = self.llama.forward(&inputs.ids, &self.describe(&inputs, cos, sin))?;
         if drawing.is_empty() {
             return Ok(None);
         }
-        let logits = self.llama.logits(&hidden.gather_rows(&indices(&last, &self.device)?)?)?;
-        let (ids, log_probabilities) = self.sample(&logits, &drawing)?;
-        Ok(Some(Enqueued { drawing, ids, log_probabilities, logits }))
+        let draws = Draws::of(self.llama, &hidden.gather_rows(inputs.last())?, &inputs)?;
+        self.enqueued(drawing, draws, None, true).map(Some)
     }
 
-    /// The step's tensors.
-    fn describe(&self, plan: &Plan) -> Result<Step> {
-        let device = &self.device;
-        let members = plan.members.iter().map(|&(member, _)| &self.sequences[member]);
-        let starts: Vec<u32> = std::iter::once(0).chain(plan.members.iter().map(|&(_, end)| end as u32)).collect();
-        let lengths: Vec<u32> = members.clone().map(|sequence| sequence.cached.len() as u32).collect();
-        let columns = members.clone().map(|sequence| sequence.cached.pages().len()).max().unwrap_or(0);
-        let mut table = Vec::with_capacity(columns * plan.members.len());
-        for sequence in members.clone() {
-            table.extend_from_slice(sequence.cached.pages());
-            table.resize(table.len().next_multiple_of(columns), u32::MAX);
+    /// What a step has drawn, on its way to the host.
+    fn enqueued(&self, drawing: Vec<usize>, draws: Draws, number: Option<u64>, keep_logits: bool) -> Result<Enqueued> {
+        let Draws { ids, log_probabilities, logits } = draws;
+        let top = drawing.iter().enumerate().map(|(row, &member)| {
+            let count = self.sequences[member].options.top_log_probabilities;
+            if count > 0 { most_probable(&logits.slice(0, row, 1)?, count).map(Some) } else { Ok(None) }
+        });
+        let top = top.collect::<Result<_>>()?;
+        // The next run of a program overwrites what this one gave.
+        let logits = match number {
+            None => Some(logits),
+            Some(_) if keep_logits => Some(Tensor::concat(&[&logits.slice(0, 0, drawing.len())?], 0)?),
+            Some(_) => None,
+        };
+        Ok(Enqueued { drawing, ids: ids.fetch()?, log_probabilities: log_probabilities.fetch()?, top, logits, number })
+    }
+
+    /// The step's numbers, with as much room as `key` asks for beyond what the sequences fill.
+    fn numbers(&self, plan: &Plan, drawing: &[usize], positions: Vec<u32>, key: &Key) -> Numbers {
+        let members = || plan.members.iter().map(|&(member, _)| &self.sequences[member]);
+        let drawn = || drawing.iter().map(|&member| &self.sequences[member]);
+        let empty = key.rows.saturating_sub(plan.members.len());
+        let fill = |values: Vec<u32>, filler| values.into_iter().chain(std::iter::repeat_n(filler, empty));
+        let (ends, end) = (plan.members.iter().map(|&(_, end)| end as u32), plan.ids.len() as u32);
+        let columns = key.reach.div_ceil(self.cache.options().page_size);
+        let last: Vec<u32> =
+            plan.members.iter().filter(|(member, _)| drawing.contains(member)).map(|&(_, end)| end as u32 - 1).collect();
+        let none: &[u32] = &[];
+        let history = drawn().map(|s| if s.options.reads_history() { &s.tokens[..] } else { none });
+        let bias_ids = drawn().map(|s| s.options.logit_bias.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        let bias = drawn().map(|s| s.options.logit_bias.iter().map(|(_, bias)| *bias).collect::<Vec<_>>());
+        let seeds = drawn().map(|s| [s.options.seed as u32, (s.options.seed >> 32) as u32]);
+        let parameters = drawn().map(|s| s.options.sampling.row());
+        let greedy = Options::default().sampling.row();
+        Numbers {
+            ids: fill(plan.ids.clone(), 0).collect(),
+            starts: Values::vector(std::iter::once(0).chain(fill(ends.collect(), end))),
+            last: Values::vector(fill(last, 0)),
+            generated_from: Values::vector(fill(drawn().map(|s| s.prompt as u32).collect(), 0)),
+            seeds: Values::matrix(seeds.chain(std::iter::repeat_n([0, 0], empty)), 2, 0),
+            bias_ids: Values::matrix(bias_ids.chain(std::iter::repeat_n(Vec::new(), empty)), key.bias, u32::MAX),
+            history: Values::matrix(history.chain(std::iter::repeat_n(none, empty)), key.history, u32::MAX),
+            page_table: Values::matrix(
+                members().map(|s| s.cached.pages()).chain(std::iter::repeat_n(none, empty)),
+                columns,
+                u32::MAX,
+            ),
+            positions: Values::vector(fill(positions, 0)),
+            slots: Values::vector(fill(plan.slots.clone(), u32::MAX)),
+            lengths: Values::vector(fill(members().map(|s| s.cached.len() as u32).collect(), 0)),
+            // The noise of a draw belongs to the position that the drawn token takes.
+            places: Values::vector(fill(drawn().map(|s| s.cached.len() as u32).collect(), 0)),
+            parameters: Values::matrix(parameters.chain(std::iter::repeat_n(greedy, empty)), SamplingParameters::COLUMNS, 0.0),
+            bias: Values::matrix(bias.chain(std::iter::repeat_n(Vec::new(), empty)), key.bias, 0.0),
         }
-        let (cos, sin, positions) = self.rotary_rows(plan)?;
+    }
+
+    /// The step of these inputs.
+    fn describe(&self, inputs: &Inputs, cos: Tensor, sin: Tensor) -> Step {
         let past = Past::Cache {
             pages: self.cache.layers(),
-            page_table: Tensor::from_slice(&table, [plan.members.len(), columns], device)?,
-            lengths: indices(&lengths, device)?,
-            slots: indices(&plan.slots, device)?,
+            page_table: inputs.page_table().clone(),
+            lengths: inputs.lengths().clone(),
+            slots: inputs.slots().clone(),
         };
-        let (starts, positions) = (indices(&starts, device)?, indices(&positions, device)?);
+        let (starts, positions) = (inputs.starts().clone(), inputs.positions().clone());
         let (pairs, activations) = (self.llama.config.rope_pairs, self.llama.activations);
-        Ok(Step { positions, cos, sin, pairs, starts, past, activations, dropout: None, around: None })
+        Step { positions, cos, sin, pairs, starts, past, activations, dropout: None, around: None }
     }
 
     /// One table for all sequences, and each token's row in it. Sequences with frequencies of their own bring tables of their own,
@@ -338,52 +419,26 @@ impl<'m> Batch<'m> {
         Ok((Tensor::concat(&cos, 0)?, Tensor::concat(&sin, 0)?, positions))
     }
 
-    fn sample(&self, logits: &Tensor, drawing: &[usize]) -> Result<(Tensor, Tensor)> {
-        let device = &self.device;
-        let members = || drawing.iter().map(|&member| &self.sequences[member]);
-        let rows = drawing.len();
-        let parameters: Vec<f32> = members().flat_map(|sequence| sequence.options.sampling.row()).collect();
-        // The history is read by penalties alone; without them it need not be brought to the device.
-        let penalised =
-            |sampling: &SamplingParameters| sampling.repetition != 1.0 || sampling.frequency != 0.0 || sampling.presence != 0.0;
-        let history = |sequence: &Sequence| {
-            if penalised(&sequence.options.sampling) { sequence.tokens.clone() } else { Vec::new() }
-        };
-        let history: Vec<Vec<u32>> = members().map(history).collect();
-        let (history, columns) = padded(&history, u32::MAX);
-        let generated_from: Vec<u32> = members().map(|sequence| sequence.prompt as u32).collect();
-        let ids: Vec<Vec<u32>> = members().map(|s| s.options.logit_bias.iter().map(|(id, _)| *id).collect()).collect();
-        let biases: Vec<Vec<f32>> = members().map(|s| s.options.logit_bias.iter().map(|(_, bias)| *bias).collect()).collect();
-        let ((bias_ids, bias_columns), (biases, _)) = (padded(&ids, u32::MAX), padded(&biases, 0.0));
-        let seeds: Vec<u32> = members().flat_map(|s| [s.options.seed as u32, (s.options.seed >> 32) as u32]).collect();
-        // The noise of a draw belongs to the position that the drawn token takes.
-        let positions: Vec<u32> = members().map(|sequence| sequence.tokens.len() as u32).collect();
-        Ok(logits.sample(SampleInputs {
-            parameters: &Tensor::from_slice(&parameters, [rows, SamplingParameters::COLUMNS], device)?,
-            history: &Tensor::from_slice(&history, [rows, columns], device)?,
-            generated_from: &indices(&generated_from, device)?,
-            bias_ids: &Tensor::from_slice(&bias_ids, [rows, bias_columns], device)?,
-            bias: &Tensor::from_slice(&biases, [rows, bias_columns], device)?,
-            seeds: &Tensor::from_slice(&seeds, [rows, 2], device)?,
-            positions: &indices(&positions, device)?,
-        })?)
-    }
-
-    /// The logits of the step that was started, one row for each sequence whose next token it draws, in order of the sequences;
-    /// `None` where it draws none.
+    /// The logits of the step that [`enqueue`](Self::enqueue) started, one row for each sequence whose next token it draws, in order of the
+    /// sequences; `None` where it draws none.
     pub fn enqueued_logits(&self) -> Option<&Tensor> {
-        self.enqueued.as_ref().map(|enqueued| &enqueued.logits)
+        self.enqueued.as_ref().and_then(|enqueued| enqueued.logits.as_ref())
     }
 
     /// The tokens of the step that was started, after waiting for it.
     pub fn read(&mut self) -> Result<Vec<Drawn>> {
-        let Some(Enqueued { drawing, ids, log_probabilities, logits }) = self.enqueued.take() else { return Ok(Vec::new()) };
-        let (ids, log_probabilities) = (ids.to_vec::<u32>()?, log_probabilities.to_vec::<f32>()?);
+        let Some(Enqueued { drawing, ids, log_probabilities, top, .. }) = self.enqueued.take() else { return Ok(Vec::new()) };
+        let (ids, log_probabilities) = (ids.wait()?, log_probabilities.wait()?);
         let mut drawn = Vec::with_capacity(drawing.len());
-        for (row, &sequence) in drawing.iter().enumerate() {
-            let (id, log_probability) = (ids[row], log_probabilities[row]);
-            let count = self.sequences[sequence].options.top_log_probabilities;
-            let top = if count > 0 { most_probable(&logits.slice(0, row, 1)?, count)? } else { Vec::new() };
+        for (((sequence, id), log_probability), top) in drawing.into_iter().zip(ids).zip(log_probabilities).zip(top) {
+            let top = match top {
+                Some((ids, values)) => ids.wait()?.into_iter().zip(values.wait()?).collect(),
+                None => Vec::new(),
+            };
+            // One that ended while the step was under way.
+            if self.sequences[sequence].done {
+                continue;
+            }
             let finish = self.push(sequence, id);
             drawn.push(Drawn { sequence, id, log_probability, top, finish });
         }
@@ -393,19 +448,45 @@ impl<'m> Batch<'m> {
     /// Appends a drawn token; why it is the last, if it is.
     fn push(&mut self, sequence: usize, id: u32) -> Option<Finish> {
         let limit = self.llama.config.context_limit();
-        let Sequence { tokens, prompt, options, done, .. } = &mut self.sequences[sequence];
-        tokens.push(id);
-        let finish = if self.end.contains(&id) && !options.ignore_end {
+        let sequence = &mut self.sequences[sequence];
+        let finish = if self.end.contains(&id) && !sequence.options.ignore_end {
             Some(Finish::EndToken(id))
-        } else if options.max_tokens.is_some_and(|most| tokens.len() - *prompt >= most) {
+        } else {
+            sequence.ends_with_one_more(limit)
+        };
+        sequence.tokens.push(id);
+        if sequence.is_read() {
+            // The next step computes it already.
+            sequence.cached.tell(id);
+        }
+        sequence.done = finish.is_some();
+        finish
+    }
+}
+
+impl Sequence {
+    /// Whether all its tokens are computed, by the step under way at the latest: the next one is drawn then.
+    fn is_read(&self) -> bool {
+        self.cached.len() >= self.tokens.len()
+    }
+
+    /// Why it ends with the next token, whatever that is.
+    fn ends_with_one_more(&self, limit: Option<usize>) -> Option<Finish> {
+        let tokens = self.tokens.len() + 1;
+        if self.options.max_tokens.is_some_and(|most| tokens - self.prompt >= most) {
             Some(Finish::MaxTokens)
-        } else if limit.is_some_and(|limit| tokens.len() > limit) {
+        } else if limit.is_some_and(|limit| tokens > limit) {
             Some(Finish::ContextFull)
         } else {
             None
-        };
-        *done = finish.is_some();
-        finish
+        }
+    }
+
+    /// Lets go of the room for a token that will not be known.
+    fn forget_unknown(&mut self) {
+        if self.cached.len() > self.tokens.len() {
+            self.cached.truncate(self.tokens.len());
+        }
     }
 }
 
@@ -418,19 +499,11 @@ struct Plan {
     members: Vec<(usize, usize)>,
 }
 
-/// Rows filled up to the longest, and its length.
-fn padded<T: Copy>(rows: &[Vec<T>], filler: T) -> (Vec<T>, usize) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let filled = rows.iter().flat_map(|row| row.iter().copied().chain(std::iter::repeat(filler)).take(columns));
-    (filled.collect(), columns)
-}
-
-/// The most probable tokens of a row of logits `[1, vocab]`, with their log-probabilities.
-fn most_probable(logits: &Tensor, count: usize) -> Result<Vec<(u32, f32)>> {
+/// The most probable tokens of a row of logits `[1, vocab]`, and their log-probabilities.
+fn most_probable(logits: &Tensor, count: usize) -> Result<(Fetch<u32>, Fetch<f32>)> {
     let (values, ids) = logits.log_softmax()?.sort_descending()?;
     let count = count.min(values.dim(1));
-    let (values, ids) = (values.slice(1, 0, count)?.to_vec::<f32>()?, ids.slice(1, 0, count)?.to_vec::<u32>()?);
-    Ok(ids.into_iter().zip(values).collect())
+    Ok((ids.slice(1, 0, count)?.fetch()?, values.slice(1, 0, count)?.fetch()?))
 }
 
 impl Llama {

@@ -10,7 +10,8 @@ use crate::cache::CachedSequence;
 use crate::chat::{ChatInput, ChatTemplate, Message, MetaFormat, encode_segments};
 use crate::engine::{Engine, Loader};
 use crate::error::{Error, Kind, Result};
-use crate::generate::{Batch, Drawn, Finish, Options};
+use crate::generate::{Batch, Drawn};
+use crate::options::{Finish, Options};
 use crate::weights::gguf::Gguf;
 use crate::weights::{Checkpoint, Format, TokenizerSource};
 

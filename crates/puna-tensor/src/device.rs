@@ -81,7 +81,11 @@ impl Device {
     }
 
     /// Has a back end run `f`, which gives a result.
-    fn once<T, R>(&self, f: impl FnOnce() -> Result<T>, run: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<R>) -> Result<(R, T)> {
+    fn once<T, R>(
+        &self,
+        f: impl FnOnce() -> Result<T>,
+        run: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<R>,
+    ) -> Result<(R, T)> {
         let (mut f, mut result) = (Some(f), None);
         let ran = run(&mut || {
             let f = f.take().expect("a back end runs a step once");

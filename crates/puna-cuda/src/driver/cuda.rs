@@ -107,7 +107,8 @@ impl Stream {
         let (mut memory, mut event) = (std::ptr::null_mut(), std::ptr::null_mut());
         call!(&self.place, cuMemHostAlloc(&mut memory, bytes, 0))?;
         let memory = Handle(memory);
-        if let Err(error) = call!(&self.place, cuEventCreate(&mut event, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32)) {
+        if let Err(error) = call!(&self.place, cuEventCreate(&mut event, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32))
+        {
             let _ = call!(&self.place, cuMemFreeHost(memory.0));
             return Err(error);
         }
@@ -137,31 +138,26 @@ struct Arriving {
     bytes: usize,
 }
 
-impl Arriving {
-    /// Waits for the copy, and gives its place back for the next.
-    fn arrive(&mut self) -> Result<Vec<u8>> {
-        let Some(place) = self.place.take() else { return Ok(Vec::new()) };
+impl Arrival for Arriving {
+    fn wait(mut self: Box<Self>) -> Result<Vec<u8>> {
+        let Some(place) = &self.place else { return Ok(Vec::new()) };
         self.stream.current()?;
-        // A place whose copy failed is not used again: the card may still write there.
-        call!(&self.stream.place, cuEventSynchronize(place.event.0))?;
+        if let Err(error) = call!(&self.stream.place, cuEventSynchronize(place.event.0)) {
+            // The card may still write there: nobody gets it again.
+            self.place = None;
+            return Err(error);
+        }
         let mut bytes = vec![0; self.bytes];
         // SAFETY: the place holds as many bytes at least, the copy into it is done, and nobody else has it.
         unsafe { std::ptr::copy_nonoverlapping(place.memory.0.cast::<u8>(), bytes.as_mut_ptr(), self.bytes) };
-        self.stream.places().push(place);
         Ok(bytes)
-    }
-}
-
-impl Arrival for Arriving {
-    fn wait(mut self: Box<Self>) -> Result<Vec<u8>> {
-        self.arrive()
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        // Of what nobody waits for, nobody is told.
-        let _ = self.arrive();
+        // What still arrives there does before what the next user has the card write.
+        self.stream.places().extend(self.place.take());
     }
 }
 

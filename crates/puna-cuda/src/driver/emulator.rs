@@ -52,11 +52,14 @@ pub struct Options {
     pub seed: u32,
     /// The compute capability that it takes the place of, times ten: 75, 80, 90.
     pub capability: u32,
+    /// Whether memory that is let go is kept and used again, as on a card. By default each tensor has memory of its own, which ends at a page that
+    /// cannot be touched.
+    pub pooled: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Fast, completion: Completion::AsLateAsAllowed, seed: 0, capability: 80 }
+        Self { mode: Mode::Fast, completion: Completion::AsLateAsAllowed, seed: 0, capability: 80, pooled: false }
     }
 }
 
@@ -174,7 +177,8 @@ impl Work {
                 (runtime.option)(c"async".as_ptr(), completion as i64);
                 (runtime.option)(c"seed".as_ptr(), seed.into());
                 let [x, y, z] = grid.blocks;
-                let rc = (runtime.launch)(*kernel as *mut c_void, x, y, z, grid.threads, 1, 1, grid.shared, pointers.as_mut_ptr());
+                let rc =
+                    (runtime.launch)(*kernel as *mut c_void, x, y, z, grid.threads, 1, 1, grid.shared, pointers.as_mut_ptr());
                 if rc == 0 { Ok(()) } else { Err(runtime.last_error()) }
             }
             &Self::Copy { to, from, bytes } => {
