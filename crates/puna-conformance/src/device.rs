@@ -15,7 +15,7 @@ use crate::floats;
 pub(crate) const CASES: &[Case] = cases! {
     "(device)" => bytes_come_back_as_they_went, lent_bytes_are_read_and_never_written, zeros_of_every_dtype_are_zeros, elements_are_overwritten_in_order,
         what_is_fetched_is_of_its_moment, a_step_gives_its_result_or_error, a_recorded_step_runs_on_what_its_tensors_hold,
-        what_cannot_be_recorded_is_refused, threads_may_share_a_device, an_op_from_outside_passes_through_the_door, tensors_print_in_every_dtype;
+        what_cannot_be_recorded_is_refused, what_is_prepared_changes_nothing, threads_may_share_a_device, an_op_from_outside_passes_through_the_door, tensors_print_in_every_dtype;
 };
 
 fn bytes_come_back_as_they_went(device: &Device) {
@@ -203,6 +203,16 @@ fn what_cannot_be_recorded_is_refused(device: &Device) {
         (0..20).for_each(|_| works("beside another thread"));
         assert!(other.join().expect("no panic"));
     });
+}
+
+fn what_is_prepared_changes_nothing(device: &Device) {
+    let x = tensor(device, &Draw::new(242).floats(&[17, 40], DType::F32), DType::F32);
+    let (sum, expected) = ([0, 1].map(|_| Tensor::zeros(17, DType::F32, device).expect("room"))).into();
+    device.prepare(|| some_step(&x, &sum).map(drop)).expect("its kernels are there");
+    same_bits("what was prepared is not computed", &sum, &expected);
+    let (y, alone) = (some_step(&x, &sum).expect("a step"), some_step(&x, &expected).expect("a step"));
+    same_bits("a step after it was prepared", &y, &alone);
+    same_bits("what it changes", &sum, &expected);
 }
 
 fn threads_may_share_a_device(device: &Device) {

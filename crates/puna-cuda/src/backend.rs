@@ -1,10 +1,10 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use puna_tensor::{Arrival, Backend, Buffer, DType, Error, Execution, Kind, Op, Recorder, Replay, Result, Shape, Tensor};
 
-use crate::driver::{Driver, Kernel, Unit};
+use crate::driver::{Address, Driver, Kernel, Unit};
 use crate::launch::{Arguments, Grid};
 use crate::memory::{Arena, Memory, MemoryUse, Pool};
 use crate::ops;
@@ -25,6 +25,8 @@ struct Noting {
     arena: Arc<Arena>,
     /// What its ops read or change that is not the arena's.
     buffers: Vec<Buffer>,
+    /// The kernels it asks for, where that is all that is wanted of it.
+    kernels: Option<HashSet<(Unit, &'static str)>>,
 }
 
 /// A step that was recorded. It is let go from the top: what runs before what it runs on.
@@ -106,12 +108,48 @@ impl Cuda {
         if grid.is_empty() {
             return Ok(());
         }
+        if self.only_noted(|kernels| {
+            kernels.insert((*unit, entry));
+        }) {
+            return Ok(());
+        }
         let kernel = self.kernel(unit, entry)?;
         if let Some(parameters) = &kernel.parameters {
             let sizes = arguments.iter().map(<[u8]>::len);
             assert!(sizes.eq(parameters.iter().copied()), "{} of {unit:?} is given what it takes", kernel.entry);
         }
         self.queue.launch(&kernel, &grid, arguments)
+    }
+
+    /// Enqueues a copy within the device.
+    pub(crate) fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
+        if self.only_noted(|_| ()) { Ok(()) } else { self.queue.copy(to, from, bytes) }
+    }
+
+    /// Enqueues a copy from the host.
+    fn bring(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        if self.only_noted(|_| ()) { Ok(()) } else { self.queue.upload(to, bytes) }
+    }
+
+    /// Whether this thread is going through a step only to see what it asks for; `note` is told where.
+    fn only_noted(&self, note: impl FnOnce(&mut HashSet<(Unit, &'static str)>)) -> bool {
+        self.queue.is_recording()
+            && match &mut *self.noting() {
+                Some(Noting { kernels: Some(kernels), .. }) => {
+                    note(kernels);
+                    true
+                }
+                _ => false,
+            }
+    }
+
+    /// Goes through a step with memory of its own.
+    fn note(&self, kernels: Option<HashSet<(Unit, &'static str)>>, f: &mut dyn FnMut() -> Result<()>) -> Result<Noting> {
+        // What a step that failed has left goes here.
+        *self.noting() = Some(Noting { arena: Arena::new(&self.pool), buffers: Vec::new(), kernels });
+        let ran = f();
+        let noted = self.noting().take().expect("put there above");
+        ran.map(|()| noted)
     }
 
     fn kernel(&self, unit: &Unit, entry: &'static str) -> Result<Arc<Kernel>> {
@@ -177,7 +215,7 @@ impl Backend for Cuda {
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
         let memory = self.memory(bytes.len())?;
-        self.queue.upload(memory.address(), bytes)?;
+        self.bring(memory.address(), bytes)?;
         Ok(Buffer::new(bytes.len(), memory))
     }
 
@@ -194,7 +232,21 @@ impl Backend for Cuda {
     }
 
     fn write(&self, to: &Buffer, at: usize, bytes: &[u8]) -> Result<()> {
-        self.queue.upload(Memory::of(to).address() + at as u64, bytes)
+        self.bring(Memory::of(to).address() + at as u64, bytes)
+    }
+
+    fn prepare(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let turn = self.queue.take_turn()?;
+        let noted = self.note(Some(HashSet::new()), f)?;
+        drop(turn);
+        let kernels = Mutex::new(Vec::from_iter(noted.kernels.into_iter().flatten()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = || kernels.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || std::iter::from_fn(next).try_for_each(|(unit, entry)| self.kernel(&unit, entry).map(drop));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            others.into_iter().fold(work(), |all, other| all.and(other.join().expect("loading a kernel does not panic")))
+        })
     }
 
     fn recorder(&self) -> Option<&dyn Recorder> {
@@ -203,7 +255,7 @@ impl Backend for Cuda {
 
     fn execute(&self, op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<Execution> {
         if self.queue.is_recording()
-            && let Some(Noting { arena, buffers }) = &mut *self.noting()
+            && let Some(Noting { arena, buffers, .. }) = &mut *self.noting()
         {
             let others = inputs.iter().map(|input| input.buffer()).filter(|buffer| !Memory::of(buffer).is_of(arena));
             buffers.extend(others.cloned());
@@ -218,12 +270,9 @@ impl Backend for Cuda {
 
 impl Recorder for Cuda {
     fn record(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<Box<dyn Replay>> {
-        let turn = self.queue.record()?;
-        // What a step that failed has left goes here.
-        *self.noting() = Some(Noting { arena: Arena::new(&self.pool), buffers: Vec::new() });
-        let ran = f();
-        let needs = self.noting().take().expect("put there above");
-        ran?;
-        Ok(Box::new(Recorded { graph: turn.end()?, queue: self.queue.clone(), _needs: needs }))
+        let mut turn = self.queue.take_turn()?;
+        turn.begin_graph()?;
+        let needs = self.note(None, f)?;
+        Ok(Box::new(Recorded { graph: turn.end_graph()?, queue: self.queue.clone(), _needs: needs }))
     }
 }

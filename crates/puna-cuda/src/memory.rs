@@ -392,7 +392,7 @@ mod tests {
         let (queue, _) = small(10_000);
         let pool = Pool::new(queue.clone(), true, None);
         let kept = pool.alloc(1000).unwrap().address();
-        let turn = queue.record().unwrap();
+        let turn = queue.take_turn().unwrap();
         let arena = Arena::new(&pool);
         let first = arena.alloc(1000).unwrap();
         assert_eq!(first.address(), kept, "what the pool keeps comes first");
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(again.address(), kept);
         assert_ne!(pool.alloc(1000).unwrap().address(), kept, "nobody else gets it");
         assert!(arena.alloc(9000).is_err(), "the pool's own is not given up for a recording");
-        drop(turn.end());
+        drop(turn);
         drop(again);
         assert_eq!(pool.used().allocated, 1024, "it is the arena's as long as that lives");
         drop(arena);

@@ -108,43 +108,48 @@ impl Queue {
         graph.replay()
     }
 
-    /// Has the calling thread record: what it launches and copies is noted until [`Turn::end`].
+    /// Gives the calling thread the queue alone: to record a step, or to go through one without asking the driver for anything.
     ///
-    /// Errors: it records already; what the driver says.
-    pub(crate) fn record(&self) -> Result<Turn<'_>> {
+    /// Errors: it has it already.
+    pub(crate) fn take_turn(&self) -> Result<Turn<'_>> {
         if self.is_recording() {
             return Err(Error::new(Kind::Backend, &*self.name, "another step is recorded while a step is recorded"));
         }
         let guard = self.turn.write().unwrap_or_else(PoisonError::into_inner);
-        self.driver.begin_graph()?;
         self.recorder.store(this_thread(), Ordering::Relaxed);
-        Ok(Turn { queue: self, _guard: guard })
+        Ok(Turn { queue: self, graph: false, _guard: guard })
     }
 }
 
-/// The calling thread's time to record.
+/// The calling thread's time alone with the queue.
 pub(crate) struct Turn<'q> {
     queue: &'q Queue,
+    /// Whether a graph was begun and not ended.
+    graph: bool,
     _guard: RwLockWriteGuard<'q, ()>,
 }
 
 impl Turn<'_> {
-    /// Ends it, with what was noted.
-    pub(crate) fn end(self) -> Result<Box<dyn Replay>> {
-        self.close()
+    /// From here on, launches and copies are noted.
+    pub(crate) fn begin_graph(&mut self) -> Result<()> {
+        self.queue.driver.begin_graph()?;
+        self.graph = true;
+        Ok(())
     }
 
-    fn close(&self) -> Result<Box<dyn Replay>> {
-        self.queue.recorder.store(0, Ordering::Relaxed);
+    /// What was noted.
+    pub(crate) fn end_graph(mut self) -> Result<Box<dyn Replay>> {
+        self.graph = false;
         self.queue.driver.end_graph()
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Where recording came to nothing: what was noted goes, and what the driver says of it with that.
-        if self.queue.is_recording() {
-            let _ = self.close();
+        if self.graph {
+            // Recording came to nothing: what was noted goes, and what the driver says of it with that.
+            let _ = self.queue.driver.end_graph();
         }
+        self.queue.recorder.store(0, Ordering::Relaxed);
     }
 }

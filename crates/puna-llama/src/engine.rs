@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
-use puna_tensor::{DType, Device};
+use puna_tensor::{DType, Device, Tensor, no_grad};
 
 use crate::adapter::Adapter;
 use crate::cache::{Cache, CacheOptions};
 use crate::config::Config;
 use crate::error::Result;
 use crate::generate::Batch;
+use crate::inputs::{Inputs, Numbers};
 use crate::load::{LoadOptions, Progress, Weights};
 use crate::model::Llama;
+use crate::program::Draws;
 use crate::rotary::RotaryTable;
 use crate::weights::Checkpoint;
 
@@ -150,6 +152,36 @@ impl<'a> Loader<'a> {
         let options = CacheOptions { tokens, page_size: 64, dtype: self.cache_dtype.unwrap_or(llama.dtype) };
         let cache = Cache::new(&llama.config, options, device)?;
         let rotary = RotaryTable::base(&llama.config);
-        Ok(Engine { llama, end, cache, rotary, chunk: self.chunk.unwrap_or(256) })
+        let engine = Engine { llama, end, cache, rotary, chunk: self.chunk.unwrap_or(256).max(1) };
+        engine.prepare(device)?;
+        Ok(engine)
+    }
+}
+
+impl Engine {
+    /// Has the device compile what steps need: all at once now, and not one by one in the first of them.
+    fn prepare(&self, device: &Device) -> Result<()> {
+        // Kernels differ by how many rows they are for: of a step that decodes, of a short prompt, of a chunk of a long one.
+        let lengths = [1, 48, 512].map(|tokens: usize| tokens.min(self.chunk));
+        let mut gone_through = Ok(());
+        device.prepare(|| {
+            gone_through = no_grad(|| lengths.iter().try_for_each(|tokens| self.go_through(*tokens, device)));
+            Ok(())
+        })?;
+        gone_through
+    }
+
+    /// A step of so many tokens, on pages that are nobody's.
+    fn go_through(&self, tokens: usize, device: &Device) -> Result<()> {
+        let (llama, CacheOptions { page_size, dtype, .. }) = (&self.llama, self.cache.options());
+        let inputs = Inputs::new(Numbers::of_one(tokens, page_size), device)?;
+        let shape = [tokens.div_ceil(page_size), page_size, llama.config.kv_heads, llama.config.head_dim];
+        let pages = (Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?);
+        let half = llama.config.head_dim / 2;
+        let table = Tensor::zeros([tokens, half], DType::F32, device)?;
+        let step = inputs.step(llama, (table.clone(), table), vec![pages; llama.config.layers]);
+        let hidden = llama.forward(&inputs.ids, &step)?.gather_rows(inputs.last())?;
+        Draws::of(llama, &hidden, &inputs)?;
+        Ok(())
     }
 }

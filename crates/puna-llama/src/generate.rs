@@ -12,7 +12,7 @@ use crate::model::Llama;
 use crate::options::{Finish, Options};
 use crate::program::{Draws, Key, Program};
 use crate::rotary::RotaryTable;
-use crate::step::{Past, Step, indices};
+use crate::step::{Step, indices};
 
 /// A token that a step drew.
 #[derive(Debug, Clone, PartialEq)]
@@ -290,9 +290,8 @@ impl<'m> Batch<'m> {
             Some(program) => program,
             None if behind.is_some() => return Ok(None),
             None => {
-                let (cos, sin) = self.rotary.rows(reach, &self.device)?;
                 let inputs = Inputs::new(numbers.clone(), &self.device)?;
-                let step = self.describe(&inputs, cos, sin);
+                let step = inputs.step(self.llama, self.rotary.rows(reach, &self.device)?, self.cache.layers());
                 Program::new(inputs, step)
             }
         };
@@ -311,9 +310,9 @@ impl<'m> Batch<'m> {
     fn run(&self, plan: &Plan) -> Result<Option<Enqueued>> {
         let read = |member: &usize| self.sequences[*member].is_read();
         let drawing: Vec<usize> = plan.members.iter().map(|(member, _)| *member).filter(read).collect();
-        let (cos, sin, positions) = self.rotary_rows(plan)?;
+        let (table, positions) = self.rotary_rows(plan)?;
         let inputs = Inputs::new(self.numbers(plan, &drawing, positions, &Key::default()), &self.device)?;
-        let hidden = self.llama.forward(&inputs.ids, &self.describe(&inputs, cos, sin))?;
+        let hidden = self.llama.forward(&inputs.ids, &inputs.step(self.llama, table, self.cache.layers()))?;
         if drawing.is_empty() {
             return Ok(None);
         }
@@ -378,22 +377,9 @@ impl<'m> Batch<'m> {
         }
     }
 
-    /// The step of these inputs.
-    fn describe(&self, inputs: &Inputs, cos: Tensor, sin: Tensor) -> Step {
-        let past = Past::Cache {
-            pages: self.cache.layers(),
-            page_table: inputs.page_table().clone(),
-            lengths: inputs.lengths().clone(),
-            slots: inputs.slots().clone(),
-        };
-        let (starts, positions) = (inputs.starts().clone(), inputs.positions().clone());
-        let (pairs, activations) = (self.llama.config.rope_pairs, self.llama.activations);
-        Step { positions, cos, sin, pairs, starts, past, activations, dropout: None, around: None }
-    }
-
     /// One table for all sequences, and each token's row in it. Sequences with frequencies of their own bring tables of their own,
     /// one behind the other.
-    fn rotary_rows(&self, plan: &Plan) -> Result<(Tensor, Tensor, Vec<u32>)> {
+    fn rotary_rows(&self, plan: &Plan) -> Result<((Tensor, Tensor), Vec<u32>)> {
         let mut tables: Vec<(&RotaryTable, usize)> = Vec::new();
         for &(member, _) in &plan.members {
             let Sequence { rotary, cached, .. } = &self.sequences[member];
@@ -403,8 +389,8 @@ impl<'m> Batch<'m> {
             }
         }
         let rows = tables.iter().map(|(table, positions)| table.rows(*positions, &self.device)).collect::<Result<Vec<_>>>()?;
-        if let [(cos, sin)] = &rows[..] {
-            return Ok((cos.clone(), sin.clone(), plan.positions.clone()));
+        if let [table] = &rows[..] {
+            return Ok((table.clone(), plan.positions.clone()));
         }
         let mut positions = plan.positions.clone();
         let mut begin = 0;
@@ -416,7 +402,7 @@ impl<'m> Batch<'m> {
             begin = end;
         }
         let (cos, sin): (Vec<_>, Vec<_>) = rows.iter().map(|(cos, sin)| (cos, sin)).unzip();
-        Ok((Tensor::concat(&cos, 0)?, Tensor::concat(&sin, 0)?, positions))
+        Ok(((Tensor::concat(&cos, 0)?, Tensor::concat(&sin, 0)?), positions))
     }
 
     /// The logits of the step that [`enqueue`](Self::enqueue) started, one row for each sequence whose next token it draws, in order of the

@@ -1,9 +1,12 @@
 //! What a step that may draw tokens reads: its numbers on the host, and the tensors of them on the device.
 
-use puna_tensor::op::SampleInputs;
+use puna_tensor::op::{SampleInputs, SamplingParameters};
 use puna_tensor::{Device, Element, Shape, Tensor};
 
 use crate::error::Result;
+use crate::model::Llama;
+use crate::options::Options;
+use crate::step::{Past, Step};
 
 /// A token that the host does not know yet: a step that was enqueued before draws it.
 pub(crate) const UNKNOWN: u32 = u32::MAX;
@@ -38,7 +41,7 @@ impl<T: Copy> Values<T> {
     }
 }
 
-/// The numbers of a step, as [`Step`](crate::step::Step) and [`SampleInputs`] name them.
+/// The numbers of a step, as [`Step`] and [`SampleInputs`] name them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Numbers {
     /// Those of them that are [`UNKNOWN`] are on the device already.
@@ -58,6 +61,32 @@ pub(crate) struct Numbers {
     pub(crate) places: Values<u32>,
     pub(crate) parameters: Values<f32>,
     pub(crate) bias: Values<f32>,
+}
+
+impl Numbers {
+    /// Those of one sequence of so many tokens, whatever they are, that has nothing behind it and draws greedily.
+    pub(crate) fn of_one(tokens: usize, page_size: usize) -> Self {
+        let count = || 0..tokens as u32;
+        let number = || Values::vector([tokens as u32]);
+        let none = || Values::matrix([&[] as &[u32]], 0, 0);
+        let pages = Vec::from_iter(0..tokens.div_ceil(page_size) as u32);
+        Self {
+            ids: vec![0; tokens],
+            starts: Values::vector([0, tokens as u32]),
+            last: Values::vector([tokens as u32 - 1]),
+            generated_from: number(),
+            seeds: Values::matrix([[0, 0]], 2, 0),
+            bias_ids: none(),
+            history: none(),
+            page_table: Values::matrix([pages], 1, 0),
+            positions: Values::vector(count()),
+            slots: Values::vector(count()),
+            lengths: number(),
+            places: number(),
+            parameters: Values::matrix([Options::default().sampling.row()], SamplingParameters::COLUMNS, 0.0),
+            bias: Values::matrix([&[] as &[f32]], 0, 0.0),
+        }
+    }
 }
 
 /// How many fields of u32 there are beside the ids: they share one tensor, so that a step costs one copy to the device.
@@ -138,28 +167,17 @@ impl Inputs {
         Ok(())
     }
 
-    pub(crate) fn starts(&self) -> &Tensor {
-        &self.fields[0]
-    }
-
+    /// `[rows]` u32.
     pub(crate) fn last(&self) -> &Tensor {
         &self.fields[1]
     }
 
-    pub(crate) fn page_table(&self) -> &Tensor {
-        &self.fields[6]
-    }
-
-    pub(crate) fn positions(&self) -> &Tensor {
-        &self.fields[7]
-    }
-
-    pub(crate) fn slots(&self) -> &Tensor {
-        &self.fields[8]
-    }
-
-    pub(crate) fn lengths(&self) -> &Tensor {
-        &self.fields[9]
+    /// The step over these, with a rotary table and the keys and values of each layer.
+    pub(crate) fn step(&self, llama: &Llama, (cos, sin): (Tensor, Tensor), pages: Vec<(Tensor, Tensor)>) -> Step {
+        let [starts, .., page_table, positions, slots, lengths, _] = self.fields.clone();
+        let past = Past::Cache { pages, page_table, lengths, slots };
+        let (pairs, activations) = (llama.config.rope_pairs, llama.activations);
+        Step { positions, cos, sin, pairs, starts, past, activations, dropout: None, around: None }
     }
 
     pub(crate) fn sampling(&self) -> SampleInputs<'_> {

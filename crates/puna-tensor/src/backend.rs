@@ -36,6 +36,12 @@ pub trait Backend: Send + Sync + 'static {
         f()
     }
 
+    /// Runs `f` as if its ops were computed, and compiles what they need, all of it at once. A device that compiles nothing does not run it.
+    fn prepare(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _ = f;
+        Ok(())
+    }
+
     /// What notes steps down and runs them again, where the device can.
     fn recorder(&self) -> Option<&dyn Recorder> {
         None

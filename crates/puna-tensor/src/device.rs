@@ -66,6 +66,12 @@ impl Device {
         self.once(f, |f| self.backend().step(f)).map(|((), result)| result)
     }
 
+    /// Compiles what the ops of `f` need before they are asked for, where the device compiles: see [`Backend::prepare`]. They change nothing, and
+    /// their results hold nothing.
+    pub fn prepare(&self, mut f: impl FnMut() -> Result<()>) -> Result<()> {
+        self.backend().prepare(&mut f)
+    }
+
     /// Whether [`record`](Self::record) notes steps down here.
     pub fn records(&self) -> bool {
         self.backend().recorder().is_some()

@@ -43,7 +43,7 @@ pub(super) fn copy(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
         _ => (x.strides(), y.strides(), x.elements(), family(unit_type(x.dtype))),
     };
     if from.is_one_run() && to.is_one_run() {
-        return cuda.queue.copy(y.pointer().0, x.pointer().0, x.bytes());
+        return cuda.copy(y.pointer().0, x.pointer().0, x.bytes());
     }
     cuda.launch(&family, "copy", Grid::each(n), &arguments![y.pointer(), to, x.pointer(), from, n as u64])
 }
