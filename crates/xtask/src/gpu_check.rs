@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use puna::llama::{Config, InitialWeights, Options};
 use puna::prelude::*;
 use puna::tensor::op::{Activations, Attention, Mask, PagedAttention, PagedInputs};
 use serde_json::{Value, json};
 
-use crate::{Result, goldens, root};
+use crate::{Result, goldens, gpu_models, root};
 
 /// What to build.
 #[derive(clap::Args)]
@@ -87,7 +86,7 @@ pub struct Check {
     /// The goldens, beside the program.
     #[arg(long)]
     goldens: Option<PathBuf>,
-    /// Which parts: conformance, goldens, speed; by default all.
+    /// Which parts: conformance, goldens, speed, models (with speed); by default all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The sizes of what is measured: 1 is for a card, smaller shares for a try without one.
@@ -118,8 +117,15 @@ pub fn check(request: &Check) -> Result<bool> {
         fine &= right;
         results.insert("goldens".into(), json!({ "right": right, "lines": lines }));
     }
-    if wanted("speed") {
-        results.insert("speed".into(), speed(&device, request.size)?);
+    if wanted("speed") || wanted("models") {
+        let mut speed = speed(&device, request.size)?;
+        if wanted("models") {
+            let copy = speed["copy_gb_per_s"].as_f64().unwrap_or(f64::NAN);
+            let models = gpu_models::measure(&device, copy, request.size < 1.0)?;
+            fine &= models["held"]["bytes_more"] == 0 && models["training"]["loss_falls"] == true;
+            speed["models"] = models;
+        }
+        results.insert("speed".into(), speed);
     }
     if let Some(used) = puna_cuda::memory_use(&device) {
         let (allocated, reserved, peak) = (used.allocated, used.reserved, used.peak);
@@ -225,44 +231,10 @@ fn speed(device: &Device, size: f64) -> Result<Value> {
     let op = Attention { scale: 0.088, mask: Mask::Causal };
     let seconds = median(device, || q.attention(&k, &v, &starts, &starts, op))?;
     let attention = 2.0 * (length * length * 32 * 128) as f64 / seconds / 1e12;
-    let decode = decode(device, size)?;
     Ok(json!({
         "copy_gb_per_s": copy,
         "linear_bf16_tflops": matrix,
         "attention_causal_tflops": attention,
         "by_memory": rows,
-        "decode": decode,
     }))
-}
-
-/// Tokens a second of one sequence, with random weights in the shape of Llama 3.2 1B (smaller where the size is).
-fn decode(device: &Device, size: f64) -> Result<Value> {
-    let layers = if size < 1.0 { 2 } else { 16 };
-    let (hidden, vocab) = if size < 1.0 { (256, 1024) } else { (2048, 128_256) };
-    let json = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": hidden * 4,
-        "num_hidden_layers": layers, "num_attention_heads": hidden / 64, "num_key_value_heads": hidden / 64 / 4, "head_dim": 64,
-        "vocab_size": vocab, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": true,
-    });
-    let config = Config::from_hf_json("random", json.to_string().as_bytes())?;
-    let loader = Model::loader().dtype(DType::BF16).activations(DType::BF16).cache_tokens(1024);
-    let engine = loader.engine_of(&config, &InitialWeights::new(&config, 0), device)?;
-    let mut batch = engine.batch();
-    let written = if size < 1.0 { 4 } else { 128 };
-    let sequence = batch.add(&[1, 2, 3], Options { max_tokens: Some(written + 8), ignore_end: true, ..Options::default() })?;
-    // The first steps compile and warm up.
-    while batch.pending(sequence) > 0 {
-        batch.step()?;
-    }
-    for _ in 0..4 {
-        batch.step()?;
-    }
-    let (started, mut count) = (Instant::now(), 0);
-    while !batch.is_done() {
-        batch.step()?;
-        count += 1;
-    }
-    let rate = f64::from(count) / started.elapsed().as_secs_f64();
-    eprintln!("decode, random weights of {layers} layers: {rate:.1} tokens/s");
-    Ok(json!({ "layers": layers, "hidden": hidden, "tokens_per_s": rate }))
 }

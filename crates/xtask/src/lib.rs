@@ -4,6 +4,7 @@
 pub mod fixtures;
 pub mod goldens;
 pub mod gpu_check;
+mod gpu_models;
 pub mod kernels;
 pub mod stories;
 pub mod tidy;
