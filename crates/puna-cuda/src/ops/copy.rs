@@ -150,13 +150,21 @@ fn copy_part(
     cuda.launch(&family("u8"), "copy", Grid::each(n), &arguments)
 }
 
-/// Blocks are formed on the host, by the one encoder that there is: a model is quantised once, and then has the bytes that every device gives.
+/// Blocks are formed on the host, by the one encoder that there is and all the threads that there are: a model is quantised once, and then has the bytes that every device gives.
 fn encode(cuda: &Cuda, x: &View, block: BlockType, y: &View) -> Result<()> {
     let wide = contiguous_as(cuda, x, DType::F32)?;
     let mut values = vec![0f32; x.elements()];
     cuda.queue.download(wide.pointer().0, bytemuck::cast_slice_mut(&mut values))?;
     let mut bytes = vec![0; y.bytes()];
-    puna_quant::encode(block, &values, &mut bytes).map_err(|e| Error::new(Kind::Argument, "cast", e.to_string()))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = (values.len() / block.values()).div_ceil(threads).max(1);
+    let parts = values.chunks(share * block.values()).zip(bytes.chunks_mut(share * block.bytes()));
+    std::thread::scope(|scope| {
+        let parts = parts.map(|(values, bytes)| scope.spawn(move || puna_quant::encode(block, values, bytes)));
+        let parts: Vec<_> = parts.collect();
+        parts.into_iter().try_for_each(|part| part.join().expect("encoding does not panic"))
+    })
+    .map_err(|e| Error::new(Kind::Argument, "cast", e.to_string()))?;
     cuda.queue.upload(y.pointer().0, &bytes)
 }
 
