@@ -1,7 +1,8 @@
-// linear_int8_sm80: rows of 8-bit activations times a weight of quantised blocks, on the integer tensor cores of sm_80 and later.
+// linear_int8_sm80: rows of 8-bit activations times weights of quantised blocks, on the integer tensor cores of sm_80 and later.
 // c[m, n] = round((add[m, n] + scale * sum_k x[m, k] w[n, k]) * factor[n] + bias[n]), with x = d q as Int8Blocks has it
 // q [m, k] s8, d [m, k / 32], sums [m, k / 16] f32 (of q), w blocks of B -> c [m, n] Y
-// grid n / 64, m / (16 TOKENS) | block 128: a warp for 16 rows of w | shared none              B, Y, TOKENS, ALIGNED: from the launch
+// grid n / 16 / warps (of each product), m / (16 TOKENS) | block of 1, 2 or 4 warps: each for 16 rows of w | shared none
+// B, Y, TOKENS, ALIGNED: from the launch
 // bound by the bandwidth for w up to 16 rows. Not measured on a card.
 // Order: the products of a sub-block are summed in integers, which round nothing; sub-blocks one by one along k, in f32. Whatever m, n and
 // TOKENS are, a result has the same bits.
@@ -75,10 +76,14 @@ __device__ __forceinline__ float added(float acc, int sum, float scale, float mi
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-linear_int8_sm80(Y* __restrict__ c, const s8* __restrict__ q, const float* __restrict__ d, const float* __restrict__ sums, const Blocks w,
-                 u32 m, u32 n, u32 k, const After after) {
+linear_int8_sm80(const Three<Y*> cs, const Three<Blocks> weights, const Three<After> afters, const Three<u32> ns, const Three<u32> begin,
+                 const s8* __restrict__ q, const float* __restrict__ d, const float* __restrict__ sums, u32 m, u32 k) {
+    Y* __restrict__ c = mine(cs, begin);
+    const Blocks w = mine(weights, begin);
+    const After after = mine(afters, begin);
+    const u32 n = mine(ns, begin), place = blockIdx.x - mine(begin, begin);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane / 4, t = lane % 4;
-    const u32 n0 = blockIdx.x * 64 + warp * 16, m0 = blockIdx.y * (16 * TOKENS);
+    const u32 n0 = (place * (blockDim.x / 32) + warp) * 16, m0 = blockIdx.y * (16 * TOKENS);
     if (n0 >= n) return;
     // Rows that are not there are read as the last one and not written.
     i64 read[2], meets[2][2];

@@ -1,8 +1,8 @@
-// linear_sm80: the product of few rows with a layer's weight of halves, on the tensor cores of sm_80 and later: decoding.
+// linear_sm80: products of few rows with the weights of a layer, of halves, on the tensor cores of sm_80 and later: decoding.
 // c[m, n] = round((add[m, n] + scale * sum_k a[m, k] * b[n, k]) * factor[n] + bias[n])
 // a [m, k] X, b [n, k] T, rows at multiples of 16 bytes -> c [m, n] Y; X is T, or f32 beside bf16: then each of a's numbers is three of bf16,
 // which sum to it, and nothing is rounded away
-// grid n / 64, m / 16 | block 128: a warp for 16 rows of b | shared 4 x STAGES x 2 KiB              X, T, Y: from the launch
+// grid n / 16 / warps (of each product), m / 16 | block of 1, 2 or 4 warps: each for 16 rows of b | shared warps x STAGES x 2 KiB    X, T, Y: from the launch
 // bound by bandwidth: n k sizeof(T) bytes; each warp keeps 14 KiB of b in flight. Not measured on a card.
 // Order: one chain over k in steps of 16, with X = T as matmul_sm80, so that a row has the same bits alone and among many.
 #include "mma.cuh"
@@ -34,10 +34,16 @@ template <> struct Pair<f32> {
 };
 
 extern "C" __global__ void __launch_bounds__(128, 1)
-linear_sm80(Y* __restrict__ c, const X* __restrict__ a, i64 stride_a, const T* __restrict__ b, i64 stride_b, u32 m, u32 n, u32 k, const After after) {
+linear_sm80(const Three<Y*> cs, const Three<const T*> weights, const Three<i64> strides, const Three<After> afters, const Three<u32> ns,
+            const Three<u32> begin, const X* __restrict__ a, i64 stride_a, u32 m, u32 k) {
     DYN_SHARED(u8, shared);
+    Y* __restrict__ c = mine(cs, begin);
+    const T* __restrict__ b = mine(weights, begin);
+    const i64 stride_b = mine(strides, begin);
+    const After after = mine(afters, begin);
+    const u32 n = mine(ns, begin), block = blockIdx.x - mine(begin, begin);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane / 4, t = lane % 4;
-    const u32 ring = ptx::smem_addr(shared) + warp * (STAGES * STAGE), n0 = blockIdx.x * 64 + warp * ROWS, m0 = blockIdx.y * 16;
+    const u32 ring = ptx::smem_addr(shared) + warp * (STAGES * STAGE), n0 = (block * (blockDim.x / 32) + warp) * ROWS, m0 = blockIdx.y * 16;
     const int steps = (int)((k + DEPTH - 1) / DEPTH);
     auto load_stage = [&](int step) {
         if (step < steps) {

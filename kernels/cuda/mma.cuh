@@ -28,6 +28,15 @@ __device__ __forceinline__ float finish(float sum, const After& after, u64 at, u
     return v;
 }
 
+// Products of one x with up to three weights, in one launch: each has its own blocks, those of the first come first. What there is of each:
+template <class V> struct Three { V of[3]; };
+
+// What belongs to the product of this block; `begin`: its first block, beyond all blocks where there is no such product. Chosen, not indexed:
+// parameters that are indexed go to local memory.
+template <class V> __device__ __forceinline__ V mine(const Three<V>& all, const Three<u32>& begin) {
+    return blockIdx.x >= begin.of[2] ? all.of[2] : blockIdx.x >= begin.of[1] ? all.of[1] : all.of[0];
+}
+
 // An operand of ROWS x 32 (k), from memory whose rows lie along k, or (TURNED) whose columns do: then the tile is kept as 32 x ROWS.
 // A row of the tile is cut into pieces of 16 bytes, which change places so that the eight rows of an ldmatrix meet all banks once.
 template <int ROWS, bool TURNED> struct Tile {

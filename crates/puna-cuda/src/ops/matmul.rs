@@ -7,6 +7,7 @@ use puna_tensor::{BlockType, DType, Layout, Result, Shape, Tensor};
 use super::copy::{as_rows, contiguous_as};
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
+use crate::blocks::Blocks;
 use crate::driver::Unit;
 use crate::launch::{Grid, MOST_BLOCKS_ACROSS, Pointer, Strides, arguments};
 use crate::view::View;
@@ -20,6 +21,7 @@ pub(super) fn family(x: DType, weight: DType, y: DType) -> Unit {
 }
 
 /// A product `a b`, or `a b^T`, and what follows it before the one rounding.
+#[derive(Clone, Copy)]
 struct Product<'a> {
     /// `[.., M, K]`.
     a: View,
@@ -27,12 +29,12 @@ struct Product<'a> {
     b: View,
     transposed: bool,
     /// Added to the scaled product: `[M, N]`.
-    add: Option<&'a View>,
+    add: Option<View>,
     scale: f64,
     /// `[N]`.
-    factor: Option<&'a View>,
+    factor: Option<View>,
     /// `[N]`.
-    bias: Option<&'a View>,
+    bias: Option<View>,
     /// `a` in integers, beside blocks.
     int8: Option<&'a Int8Rows>,
 }
@@ -44,52 +46,67 @@ impl<'a> Product<'a> {
 
     /// Into `c`, contiguous.
     fn run(&self, cuda: &Cuda, c: &View) -> Result<()> {
-        let (a, b) = (&self.a, &self.b);
+        run_all(cuda, &[(*self, *c)])
+    }
+
+    fn sizes(&self) -> Sizes {
         let split = |shape: &Shape| {
             let (leading, &[rows, columns]) = shape.split_last_chunk().expect("a matrix has two axes");
             (Shape::new(leading).expect("fewer axes than before"), rows, columns)
         };
-        let ((leading_a, m, k), (leading_b, b0, b1)) = (split(a.shape()), split(b.shape()));
-        let n = if self.transposed { b0 } else { b1 };
+        let ((leading_a, m, k), (leading_b, b0, b1)) = (split(self.a.shape()), split(self.b.shape()));
         let batch = leading_a.broadcast(&leading_b).expect("inference has found the shape that both broadcast to");
-        let batches = batch.elements();
-        if m * n * batches == 0 {
-            return Ok(());
+        Sizes { m, n: if self.transposed { b0 } else { b1 }, k, leading: [leading_a, leading_b], batch }
+    }
+
+    /// How `b` lies along n, and along k.
+    fn strides_b(&self) -> (i64, i64) {
+        let (s0, s1) = strides(&self.b);
+        if self.transposed { (s0, s1) } else { (s1, s0) }
+    }
+
+    /// How both lie, where the tensor cores of sm_80 take them.
+    fn lines(&self, cuda: &Cuda, sizes: &Sizes, c: DType) -> Option<[Lines; 2]> {
+        if !fast(cuda, self.a.dtype, self.b.dtype, c) {
+            return None;
         }
-        if let (Some(rows), Some(blocks)) = (self.int8, b.blocks()) {
-            let many = m > 16;
-            let arguments = arguments![
-                c.pointer(),
-                rows.q.pointer(),
-                rows.d.pointer(),
-                rows.sums.pointer(),
-                blocks,
-                m as u32,
-                n as u32,
-                k as u32,
-                self.after()
-            ];
-            let grid = Grid::of([n.div_ceil(64), m.div_ceil(if many { 64 } else { 16 }), 1]).threads(128);
-            return cuda.launch(&linear_int8_sm80(b.dtype, c.dtype, many, b.packed), "linear_int8_sm80", grid, &arguments);
+        let [leading_a, leading_b] = &sizes.leading;
+        Some([Lines::of(&self.a, strides(&self.a), leading_a)?, Lines::of(&self.b, self.strides_b(), leading_b)?])
+    }
+
+    /// The product as one of rows that a weight streams past: those of 8-bit integers, and few others, for which the weight is what is waited for.
+    fn streamed(&self, cuda: &Cuda, sizes: &Sizes, c: &View) -> Option<Streamed> {
+        let Sizes { m, n, k, batch, .. } = sizes;
+        let (lengths, c_at, after) = ([*m, *n, *k], c.pointer(), self.after());
+        if let (Some(Int8Rows { q, d, sums }), Some(blocks)) = (self.int8, self.b.blocks()) {
+            let many = *m > 16;
+            let unit = linear_int8_sm80(self.b.dtype, c.dtype, many, self.b.packed);
+            let (x, weight) = (Rows::Int8([q, d, sums].map(|view| view.pointer())), Weight::Blocks(blocks));
+            return Some(Streamed { unit, lengths, rows: if many { 64 } else { 16 }, x, weight, after, c: c_at });
         }
-        let strides = |view: &View| {
-            let strides = view.layout.strides();
-            (strides[strides.len() - 2] as i64, strides[strides.len() - 1] as i64)
-        };
-        let over = |view: &View, leading: &Shape| batch_strides(view, leading, &batch);
-        let (sa_m, sa_k) = strides(a);
-        let (s0, s1) = strides(b);
-        let along_n = if self.transposed { (s0, s1) } else { (s1, s0) };
-        let lines = (Lines::of(a, (sa_m, sa_k), &leading_a), Lines::of(b, along_n, &leading_b));
-        // Of f32 beside bf16 there is the product with a layer's weight alone, whatever the number of rows.
-        let plain = |lines: &Lines| !lines.turned && batches == 1;
-        if let (Some(a_lines), Some(b_lines)) = lines
-            && fast(cuda, a.dtype, b.dtype, c.dtype)
-            && (a.dtype == b.dtype || (plain(&a_lines) && plain(&b_lines)))
+        let [a, b] = self.lines(cuda, sizes, c.dtype)?;
+        // Of f32 beside bf16 this is the product, whatever the number of rows.
+        if a.turned || b.turned || batch.elements() != 1 || (*m > 16 && self.a.dtype == self.b.dtype) {
+            return None;
+        }
+        let (x, weight) = (Rows::Plain(self.a.pointer(), a.stride), Weight::Lines(self.b.pointer(), b.stride));
+        let unit = linear_sm80(self.a.dtype, self.b.dtype, c.dtype);
+        Some(Streamed { unit, lengths, rows: 16, x, weight, after, c: c_at })
+    }
+
+    /// Of tiles that both operands are put into.
+    fn run_tiled(&self, cuda: &Cuda, sizes: &Sizes, c: &View) -> Result<()> {
+        let (a, b) = (&self.a, &self.b);
+        let Sizes { m, n, k, leading: [leading_a, leading_b], batch } = sizes;
+        let ([m, n, k], batches) = ([*m, *n, *k], batch.elements());
+        let over = |view: &View, leading: &Shape| batch_strides(view, leading, batch);
+        let (batch_a, batch_b) = (over(a, leading_a), over(b, leading_b));
+        if a.dtype == b.dtype
+            && let Some(lines) = self.lines(cuda, sizes, c.dtype)
         {
-            let batches = (over(a, &leading_a), over(b, &leading_b), batches);
-            return self.run_fast(cuda, c, [m, n, k], (a_lines, b_lines), batches);
+            return self.run_fast(cuda, c, [m, n, k], lines, (batch_a, batch_b, batches));
         }
+        let ((sa_m, sa_k), (s0, s1)) = (strides(a), strides(b));
         // Rows of b as the kernel counts them: along k, or along n.
         let (sb0, sb1, by_rows) = match b.dtype {
             DType::Block(_) => (0, 0, !self.transposed),
@@ -98,14 +115,14 @@ impl<'a> Product<'a> {
             _ if s1 == 1 => (s0, s1, true),
             _ => (s1, s0, false),
         };
-        let mut arguments = arguments![c.pointer(), a.pointer(), over(a, &leading_a), sa_m, sa_k];
+        let mut arguments = arguments![c.pointer(), a.pointer(), batch_a, sa_m, sa_k];
         match b.blocks() {
             Some(blocks) => arguments.push(&blocks),
             None => arguments.push(&b.pointer()),
         }
         arguments![
             + arguments,
-            over(b, &leading_b),
+            batch_b,
             sb0,
             sb1,
             i32::from(by_rows),
@@ -113,10 +130,10 @@ impl<'a> Product<'a> {
             n as u32,
             k as u32,
             batches as u32,
-            View::pointer_of(self.add),
+            View::pointer_of(self.add.as_ref()),
             self.scale,
-            View::pointer_of(self.factor),
-            View::pointer_of(self.bias)
+            View::pointer_of(self.factor.as_ref()),
+            View::pointer_of(self.bias.as_ref())
         ];
         let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(MOST_BLOCKS_ACROSS)]);
         cuda.launch(&family(a.dtype, b.dtype, c.dtype), "matmul", grid, &arguments)
@@ -127,9 +144,9 @@ impl Product<'_> {
     /// What follows the sums, for kernels that form them in f32.
     fn after(&self) -> After {
         After {
-            add: View::pointer_of(self.add),
-            factor: View::pointer_of(self.factor),
-            bias: View::pointer_of(self.bias),
+            add: View::pointer_of(self.add.as_ref()),
+            factor: View::pointer_of(self.factor.as_ref()),
+            bias: View::pointer_of(self.bias.as_ref()),
             scale: self.scale as f32,
             unused: 0,
         }
@@ -141,19 +158,11 @@ impl Product<'_> {
         cuda: &Cuda,
         c: &View,
         [m, n, k]: [usize; 3],
-        (a, b): (Lines, Lines),
+        [a, b]: [Lines; 2],
         (batch_a, batch_b, batches): (Strides, Strides, usize),
     ) -> Result<()> {
         let after = self.after();
         let (pa, pb) = (self.a.pointer(), self.b.pointer());
-        // Few rows: what they wait for is the weight, which a warp reads 16 rows of.
-        let few = m <= 16 && batches == 1 && !a.turned && !b.turned;
-        if few || self.a.dtype != self.b.dtype {
-            let arguments = arguments![c.pointer(), pa, a.stride, pb, b.stride, m as u32, n as u32, k as u32, after];
-            let grid = Grid::of([n.div_ceil(64), m.div_ceil(16), 1]).threads(128).shared(4 * 8 * 2048);
-            let family = linear_sm80(self.a.dtype, self.b.dtype, c.dtype);
-            return cuda.launch(&family, "linear_sm80", grid, &arguments);
-        }
         // The larger tile where it still gives most multiprocessors something to do.
         let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.queue.card().multiprocessors / 2;
         let (tile, threads) = if large { (128, 256) } else { (64, 128) };
@@ -177,6 +186,117 @@ impl Product<'_> {
             .shared(4 * 2 * tile * 64);
         cuda.launch(&family, "matmul_sm80", grid, &arguments)
     }
+}
+
+/// The lengths of a product `[.., M, K]` by `[.., K, N]`.
+struct Sizes {
+    m: usize,
+    n: usize,
+    k: usize,
+    /// The other axes of each.
+    leading: [Shape; 2],
+    /// What those broadcast to.
+    batch: Shape,
+}
+
+/// The strides of the last two axes.
+fn strides(view: &View) -> (i64, i64) {
+    let strides = view.layout.strides();
+    (strides[strides.len() - 2] as i64, strides[strides.len() - 1] as i64)
+}
+
+/// How many products one launch takes at most.
+const TARGETS: usize = 3;
+
+/// A product whose rows a weight streams past.
+struct Streamed {
+    unit: Unit,
+    /// m, n, k.
+    lengths: [usize; 3],
+    /// How many rows of x a block takes.
+    rows: usize,
+    x: Rows,
+    weight: Weight,
+    after: After,
+    c: Pointer,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Rows {
+    /// The first, and from a row to the next.
+    Plain(Pointer, i64),
+    /// Integers, scales, sums.
+    Int8([Pointer; 3]),
+}
+
+#[derive(Clone, Copy)]
+enum Weight {
+    /// The first row, and from one to the next.
+    Lines(Pointer, i64),
+    Blocks(Blocks),
+}
+
+/// Products, each into what stands beside it: those that follow one another, of the same rows and kernel, in one launch.
+fn run_all(cuda: &Cuda, products: &[(Product<'_>, View)]) -> Result<()> {
+    let mut group: Vec<Streamed> = Vec::new();
+    for (product, c) in products {
+        let sizes = product.sizes();
+        if sizes.m * sizes.n * sizes.batch.elements() == 0 {
+            continue;
+        }
+        let Some(streamed) = product.streamed(cuda, &sizes, c) else {
+            product.run_tiled(cuda, &sizes, c)?;
+            continue;
+        };
+        let joins = |last: &Streamed| group.len() < TARGETS && last.unit == streamed.unit && last.x == streamed.x;
+        if !group.last().is_some_and(joins) {
+            stream(cuda, &group)?;
+            group.clear();
+        }
+        group.push(streamed);
+    }
+    stream(cuda, &group)
+}
+
+/// One launch for all of a group.
+fn stream(cuda: &Cuda, group: &[Streamed]) -> Result<()> {
+    let Some(Streamed { unit, lengths: [m, _, k], rows, x, .. }) = group.first() else { return Ok(()) };
+    let across = m.div_ceil(*rows);
+    // A warp reads 16 rows of a weight. Few of them are spread over all multiprocessors; a result does not depend on its neighbours.
+    let all: usize = group.iter().map(|product| product.lengths[1].div_ceil(16)).sum();
+    let enough = 2 * cuda.queue.card().multiprocessors;
+    let warps = [4, 2].into_iter().find(|warps| all * across / warps >= enough).unwrap_or(1);
+    let mut begin = [u32::MAX; TARGETS];
+    let mut blocks = 0;
+    for (begin, product) in begin.iter_mut().zip(group) {
+        *begin = blocks as u32;
+        blocks += product.lengths[1].div_ceil(16 * warps);
+    }
+    // Of those that are not there, the first once more.
+    let each: [&Streamed; TARGETS] = std::array::from_fn(|i| group.get(i).unwrap_or(&group[0]));
+    let mut arguments = arguments![each.map(|product| product.c)];
+    match each.map(|product| product.weight) {
+        [Weight::Lines(a, sa), Weight::Lines(b, sb), Weight::Lines(c, sc)] => {
+            arguments.push(&[a, b, c]);
+            arguments.push(&[sa, sb, sc]);
+        }
+        [Weight::Blocks(a), Weight::Blocks(b), Weight::Blocks(c)] => arguments.push(&[a, b, c]),
+        _ => unreachable!("one kernel takes one kind of weight"),
+    }
+    arguments![+ arguments, each.map(|product| product.after), each.map(|product| product.lengths[1] as u32), begin];
+    let (entry, shared) = match x {
+        Rows::Plain(first, stride) => {
+            arguments![+ arguments, *first, *stride];
+            ("linear_sm80", warps * 8 * 2048)
+        }
+        Rows::Int8(parts) => {
+            parts.iter().for_each(|part| arguments.push(part));
+            ("linear_int8_sm80", 0)
+        }
+    };
+    arguments![+ arguments, *m as u32, *k as u32];
+    let grid = Grid::of([blocks, across, 1]).threads(32 * warps as u32).shared(shared);
+    cuda.launch(unit, entry, grid, &arguments)
 }
 
 /// Whether the tensor cores of sm_80 take operands of these dtypes.
@@ -290,27 +410,39 @@ pub(super) fn linears(cuda: &Cuda, parts: &[Parts], activations: Activations, in
 /// The products of `x [rows, K]` with several weights, into `y [rows, N]` each; blocks' activations are rounded once for all.
 pub(super) fn project(cuda: &Cuda, x: &View, activations: Activations, projections: &[Projection<'_>], y: &[View]) -> Result<()> {
     let int8 = |weight: DType| weight.block().is_some() && activations == Activations::Int8;
-    let (mut rounded, mut integers) = (None, None);
+    let as_integers = |weight: DType, y: DType| int8(weight) && fast_int8(cuda, weight, y);
+    let each = || projections.iter().map(|projection| projection.weight.dtype()).zip(y.iter().map(|y| y.dtype));
+    let integers = if each().any(|(weight, y)| as_integers(weight, y)) { Some(Int8Rows::new(cuda, x)?) } else { None };
+    let rounded = each().any(|(weight, y)| int8(weight) && !as_integers(weight, y));
+    let rounded = if rounded { Some(as_int8(cuda, x)?) } else { None };
+    // Of the projections themselves, and of their low-rank pairs; what they read meanwhile.
+    let (mut products, mut lower, mut upper, mut kept) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (projection, y) in projections.iter().zip(y) {
         let weight = View::of(projection.weight);
-        let product = if int8(weight.dtype) && fast_int8(cuda, weight.dtype, y.dtype) {
-            let rows = match &mut integers {
-                Some(rows) => rows,
-                none => none.insert(Int8Rows::new(cuda, x)?),
-            };
-            Product { int8: Some(rows), ..Product::new(*x, weight, true) }
-        } else if int8(weight.dtype) {
-            let read = match &mut rounded {
-                Some(read) => read,
-                none => none.insert(as_int8(cuda, x)?),
-            };
-            Product::new(**read, weight, true)
-        } else {
-            Product::new(*x, weight, true)
+        let a = match &rounded {
+            Some(rounded) if int8(weight.dtype) => **rounded,
+            _ => *x,
         };
-        linear(cuda, x, product, projection, y)?;
+        let int8 = integers.as_ref().filter(|_| as_integers(weight.dtype, y.dtype));
+        let main = Product { int8, ..Product::new(a, weight, true) };
+        let wide = y.dtype.accumulator();
+        let mut vector = |tensor: Option<&Tensor>| -> Result<Option<View>> {
+            let Some(tensor) = tensor else { return Ok(None) };
+            kept.push(contiguous_as(cuda, &View::of(tensor), wide)?);
+            Ok(kept.last().map(|vector| **vector))
+        };
+        let (factor, bias) = (vector(projection.factor)?, vector(projection.bias)?);
+        let Some(LowRank { a, b, scale, .. }) = projection.adapter else {
+            products.push((Product { factor, bias, ..main }, *y));
+            continue;
+        };
+        let (sum, inner) = (cuda.scratch(*y.shape(), wide)?, cuda.scratch([x.shape()[0], a.dim(0)], wide)?);
+        products.push((main, *sum));
+        lower.push((Product::new(*x, View::of(a), true), *inner));
+        upper.push((Product { add: Some(*sum), scale, factor, bias, ..Product::new(*inner, View::of(b), true) }, *y));
+        kept.extend([sum, inner]);
     }
-    Ok(())
+    [products, lower, upper].iter().try_for_each(|products| run_all(cuda, products))
 }
 
 /// Rows of 8-bit integers with their scales, and the sums of each 16.
@@ -346,23 +478,6 @@ pub(super) fn linear_int8_sm80(weight: DType, y: DType, many: bool, aligned: boo
     unit("linear_int8_sm80.cu", defines)
 }
 
-/// One product, and the low-rank pair of its projection, which meets `x`.
-fn linear(cuda: &Cuda, x: &View, main: Product<'_>, projection: &Projection<'_>, y: &View) -> Result<()> {
-    let wide = y.dtype.accumulator();
-    let vector = |tensor: Option<&Tensor>| tensor.map(|tensor| contiguous_as(cuda, &View::of(tensor), wide)).transpose();
-    let (factor, bias) = (vector(projection.factor)?, vector(projection.bias)?);
-    let Some(LowRank { a, b, scale, .. }) = projection.adapter else {
-        return Product { factor: factor.as_deref(), bias: bias.as_deref(), ..main }.run(cuda, y);
-    };
-    let (rows, rank) = (x.shape()[0], a.dim(0));
-    let sum = cuda.scratch(*y.shape(), wide)?;
-    main.run(cuda, &sum)?;
-    let inner = cuda.scratch([rows, rank], wide)?;
-    Product::new(*x, View::of(a), true).run(cuda, &inner)?;
-    let outer = Product::new(*inner, View::of(b), true);
-    Product { add: Some(&sum), scale, factor: factor.as_deref(), bias: bias.as_deref(), ..outer }.run(cuda, y)
-}
-
 /// `x [rows, K]` times `weight [N, K]`, into `y [rows, N]` of any float dtype.
 pub(super) fn times_transposed(cuda: &Cuda, x: &View, weight: &View, y: &View) -> Result<()> {
     Product::new(*x, *weight, true).run(cuda, y)
@@ -377,7 +492,7 @@ pub(super) fn times(cuda: &Cuda, dy: &View, weight: &View, dx: &View) -> Result<
 pub(super) fn add_outer(cuda: &Cuda, dy: &View, x: &View, add: bool, sum: &View) -> Result<()> {
     let turned = dy.with(transpose(&dy.layout));
     let product = Product::new(turned, *x, false);
-    Product { add: add.then_some(sum), ..product }.run(cuda, sum)
+    Product { add: add.then_some(*sum), ..product }.run(cuda, sum)
 }
 
 fn transpose(layout: &Layout) -> Layout {
