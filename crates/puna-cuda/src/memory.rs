@@ -158,6 +158,7 @@ impl Pool {
 
     /// Memory of this size; `bytes` is what was asked for.
     fn take(&self, class: usize, bytes: usize) -> Result<Address> {
+        let _turn = self.queue.enter();
         let mut state = self.state();
         let kept = state.free.get_mut(&class).and_then(Vec::pop);
         let address = match kept {
@@ -229,6 +230,7 @@ impl Pool {
         } else {
             state.used.reserved -= class;
             drop(state);
+            let _turn = self.queue.enter();
             // Of what the driver says here nobody can be told; what it finds (the emulator: bytes written past the end) ends the program.
             if let Err(error) = self.queue.free(address) {
                 assert!(std::thread::panicking(), "{error}");
@@ -239,6 +241,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        let _turn = self.queue.enter();
         let mut state = std::mem::take(&mut *self.state());
         // The driver goes with its context, and all memory with that.
         let _ = self.release(&mut state);

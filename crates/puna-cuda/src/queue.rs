@@ -37,8 +37,9 @@ impl Queue {
         self.recorder.load(Ordering::Relaxed) == this_thread()
     }
 
-    /// Waits until nobody else records. Whoever records goes on.
-    fn enter(&self) -> Option<RwLockReadGuard<'_, ()>> {
+    /// Waits until nobody else records. Whoever records goes on. Taken before any other lock, and once: what the one who records
+    /// waits for must not be held by who waits here.
+    pub(crate) fn enter(&self) -> Option<RwLockReadGuard<'_, ()>> {
         if self.is_recording() { None } else { Some(self.turn.read().unwrap_or_else(PoisonError::into_inner)) }
     }
 
@@ -54,13 +55,13 @@ impl Queue {
         self.driver.card()
     }
 
+    /// After [`enter`](Self::enter).
     pub(crate) fn alloc(&self, bytes: usize) -> Result<Option<Address>> {
-        let _turn = self.enter();
         self.driver.alloc(bytes)
     }
 
+    /// After [`enter`](Self::enter).
     pub(crate) fn free(&self, address: Address) -> Result<()> {
-        let _turn = self.enter();
         self.driver.free(address)
     }
 
