@@ -15,8 +15,6 @@ use crate::launch::{Arguments, Grid};
 
 /// The oldest driver: what NVRTC 12 compiles needs one of CUDA 12. The functions called here are older.
 const OLDEST_DRIVER: i32 = 12000;
-/// How much dynamic shared memory a kernel has without asking.
-const SHARED: u32 = 48 << 10;
 
 pub(crate) struct Cuda {
     card: Card,
@@ -24,6 +22,8 @@ pub(crate) struct Cuda {
     device: sys::CUdevice,
     context: Handle<sys::CUcontext>,
     stream: Handle<sys::CUstream>,
+    /// The most shared memory that a block may have, in bytes.
+    shared: c_int,
     cache: Cache,
     /// Found when something must be compiled.
     compiler: OnceLock<std::result::Result<Nvrtc, String>>,
@@ -123,6 +123,7 @@ impl Cuda {
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let capability = (major * 10 + minor) as u32;
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         if capability < 75 {
             return Err(fail(place, format!("{name} has compute capability {major}.{minor}; 7.5 or later is needed")));
         }
@@ -138,6 +139,7 @@ impl Cuda {
             device: handle,
             context,
             stream: Handle(stream),
+            shared,
             cache: Cache::of_user(),
             compiler: OnceLock::new(),
             modules: Mutex::default(),
@@ -271,17 +273,18 @@ impl Driver for Cuda {
         let name = CString::new(entry).expect("entries are names");
         let mut function = std::ptr::null_mut();
         call!(&self.place, cuModuleGetFunction(&mut function, module.0, name.as_ptr()))?;
+        // A launch may ask for more dynamic shared memory than 48 KiB where that was allowed before: all that the function leaves.
+        use sys::CUfunction_attribute_enum as Attribute;
+        let mut own = 0;
+        call!(&self.place, cuFuncGetAttribute(&mut own, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function))?;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        call!(&self.place, cuFuncSetAttribute(function, most, self.shared - own))?;
         Ok(Kernel { handle: function as usize, entry, parameters: None })
     }
 
     fn launch(&self, kernel: &Kernel, grid: &Grid, arguments: &Arguments) -> Result<()> {
         self.current()?;
         let function = kernel.handle as sys::CUfunction;
-        if grid.shared > SHARED {
-            use sys::CUfunction_attribute_enum as Attribute;
-            let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            call!(&self.place, cuFuncSetAttribute(function, which, grid.shared as c_int))?;
-        }
         let mut pointers = [std::ptr::null_mut::<c_void>(); 32];
         for (pointer, bytes) in pointers.iter_mut().zip(arguments.iter()) {
             *pointer = bytes.as_ptr().cast_mut().cast();
