@@ -120,15 +120,19 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().flat_map(|x| plain().filter(move |y| *y != x).map(move |y| copy::cast_family(x, y))));
     all.extend([DType::I64, DType::U32, DType::U8].map(|x| copy::cast_family(x, DType::F32)));
     all.extend(crate::units::blocks().map(|x| copy::decode_family(x, DType::F32)));
+    all.extend([DType::F32, DType::F16].map(copy::parts_family));
     all.extend(plain().map(|x| index::family(x, x)));
     all.extend([DType::BF16, DType::F16].map(|x| index::family(x, DType::F32)));
     all.extend(plain().map(|x| reduce::family(x, if x == DType::U8 { DType::U32 } else { x })));
     all.extend(plain().map(reduce::sort_family));
     all.extend([random::FAMILY, matmul::INT8]);
     all.extend(floats().map(sampling::family));
-    all.extend(floats().map(|x| matmul::family(x, x, x)));
-    all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
-    all.extend(crate::units::blocks().map(|w| matmul::family(DType::F32, w, DType::F32)));
+    all.push(matmul::family(DType::F64, DType::F64, DType::F64, false));
+    for large in [false, true] {
+        all.extend(floats().filter(|x| *x != DType::F64).map(|x| matmul::family(x, x, x, large)));
+        all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32, large)));
+        all.extend(crate::units::blocks().map(|w| matmul::family(DType::F32, w, DType::F32, large)));
+    }
     for (x, y) in [(DType::BF16, DType::BF16), (DType::BF16, DType::F32), (DType::F16, DType::F16)] {
         all.push(matmul::linear_sm80(x, x, y));
         // Those of a layer forward, and of its derivatives by input and weight.
