@@ -10,7 +10,7 @@ use puna_tensor::{Error, Kind, Result};
 
 use super::cache::{Cache, Key};
 use super::nvrtc::Nvrtc;
-use super::{Address, Card, Driver, Kernel, Unit};
+use super::{Address, Card, Driver, Kernel, Unit, embedded};
 use crate::launch::{Arguments, Grid};
 
 /// The oldest driver: what NVRTC 12 compiles needs one of CUDA 12. The functions called here are older.
@@ -169,6 +169,14 @@ impl Cuda {
     fn load(&self, unit: &Unit) -> Result<Handle<sys::CUmodule>> {
         let (source, architecture) = (kernel(unit.source), self.architecture());
         let defines: Vec<String> = unit.defines().map(|(name, value)| format!("{name}={value}")).collect();
+        let built_in = embedded::find(&source, &defines, self.card.capability);
+        let built_in = built_in.and_then(|cubin| cubin.map(|cubin| self.load_module(&cubin)).transpose());
+        // Where what was built in does not serve, a compiler does; where there is none, both are named.
+        let reason = match built_in {
+            Ok(Some(module)) => return Ok(module),
+            Ok(None) => String::new(),
+            Err(error) => format!("; {error}"),
+        };
         let compiler = self.compiler.get_or_init(|| Nvrtc::new().map_err(|e| e.to_string()));
         // Of what another version of the compiler has made nothing is taken.
         let version = compiler.as_ref().map(Nvrtc::version).unwrap_or_default();
@@ -179,7 +187,7 @@ impl Cuda {
         {
             return Ok(module);
         }
-        let compiler = compiler.as_ref().map_err(|message| fail(&self.place, message.clone()))?;
+        let compiler = compiler.as_ref().map_err(|message| fail(&self.place, format!("{message}{reason}")))?;
         let compiled = compiler.compile(&source, &architecture, &defines, &[])?;
         let module = self.load_module(&compiled.cubin)?;
         self.cache.put(name, key, &compiled.cubin);

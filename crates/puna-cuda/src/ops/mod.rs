@@ -157,3 +157,40 @@ pub(crate) fn units() -> Vec<Unit> {
     all.push(optimizer::family(DType::BF16, DType::F32));
     all
 }
+
+/// What models meet beside [`units`]: mixtures of dtypes.
+#[cfg(feature = "cubins")]
+pub(crate) fn mixtures() -> Vec<Unit> {
+    let single = DType::F32;
+    let blocks = || crate::units::blocks();
+    let mut all = Vec::new();
+    for half in [DType::F16, DType::BF16] {
+        // Norms in f32 beside halves, caches of halves beside f32, and what adapters in another dtype than their layers meet.
+        all.extend([norm::family(half, single), norm::family(single, half)]);
+        all.extend([rope::family(single, half), attention::family(single, half), index::family(single, half)]);
+        for large in [false, true] {
+            let products = [
+                (half, single, single),
+                (single, half, single),
+                (single, single, half),
+                (half, single, half),
+                (single, half, half),
+            ];
+            all.extend(products.map(|(x, w, y)| matmul::family(x, w, y, large)));
+            all.extend(blocks().map(|w| matmul::family(half, w, half, large)));
+        }
+        all.extend(blocks().map(|w| copy::decode_family(w, half)));
+    }
+    for y in [DType::F16, single] {
+        let integer = blocks().filter(|block| *block != DType::Block(BlockType::Nf4));
+        all.extend(integer.flat_map(|w| [false, true].map(|many| matmul::linear_int8_sm80(w, y, many, true))));
+    }
+    all.push(matmul::linear_sm80(DType::F16, DType::F16, single));
+    for turned in [[false, false], [false, true], [true, true]] {
+        all.extend([false, true].map(|large| matmul::matmul_sm80(DType::F16, single, turned, large)));
+    }
+    all.extend([false, true].map(|partial| attention::family_sm80(DType::F16, 32, partial)));
+    all.extend(["DQ", "DK", "DV"].map(|of| attention::family_backward_sm80(DType::F16, 32, of)));
+    all.push(optimizer::family(DType::F16, single));
+    all
+}
