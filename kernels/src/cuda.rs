@@ -17,7 +17,7 @@ macro_rules! sources {
 
 /// The kernels.
 pub const KERNELS: &[Source] = sources! {
-    "cuda": "elementwise.cu" "copy.cu" "cast.cu" "decode.cu" "index.cu" "reduce.cu" "sort.cu" "random.cu" "matmul.cu" "norm.cu" "rope.cu"
+    "cuda": "elementwise.cu" "copy.cu" "cast.cu" "parts.cu" "decode.cu" "index.cu" "reduce.cu" "sort.cu" "random.cu" "matmul.cu" "norm.cu" "rope.cu"
         "attention.cu" "attention_sm80.cu" "attention_backward_sm80.cu" "matmul_sm80.cu" "linear_sm80.cu" "linear_int8_sm80.cu" "int8.cu" "mlp.cu" "softmax.cu" "loss.cu" "optimizer.cu" "sampling.cu";
 };
 

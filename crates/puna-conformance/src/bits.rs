@@ -100,17 +100,9 @@ fn results(device: &Device, dtypes: &[DType]) -> Result<Vec<(String, Tensor)>> {
         let (weight, gradient) = (f(&[5003]), f(&[5003]));
         let [m, v] = [Tensor::zeros(5003, wide, device)?, Tensor::zeros(5003, wide, device)?];
         let one = tensor(device, &Array::new(&[], vec![1.0]), DType::F32);
-        let step = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.1, master: false };
-        step.step(AdamWInputs {
-            weight: &weight,
-            m: &m,
-            v: &v,
-            gradient: &gradient,
-            lr: &one,
-            step: &one,
-            scale: &one,
-            master: None,
-        })?;
+        let step = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, parameters: Vec::new() };
+        let parameter = StepInputs { weight: &weight, states: [&m, &v], gradient: &gradient, master: None, decay: 0.1 };
+        step.step(&[parameter], [&one, &one, &one])?;
         add("adamw", vec![weight, m, v]);
     }
     for (dtype, activations) in weight_dtypes().filter(|dtype| dtypes.contains(dtype)).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {

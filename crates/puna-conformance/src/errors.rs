@@ -52,7 +52,15 @@ fn run(op: Op, inputs: &[&Tensor]) -> Result<Outputs> {
 const EXACT: Activations = Activations::Exact;
 const ATTENTION: Attention = Attention { scale: 1.0, mask: Mask::Causal };
 const PAGED: PagedAttention = PagedAttention { scale: 1.0, mask: Mask::Causal };
-const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.0, master: false };
+
+/// A step of one parameter.
+fn adamw() -> Op {
+    Op::AdamW(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, parameters: vec![Stepped::default()] })
+}
+
+fn sgd() -> Op {
+    Op::Sgd(Sgd { momentum: 0.0, parameters: vec![Stepped::default()] })
+}
 
 fn wrong_shapes_are_refused(device: &Device) {
     let f = |shape: &[usize]| f32(device, shape);
@@ -211,9 +219,9 @@ fn wrong_shapes_are_refused(device: &Device) {
     let lce = Op::LinearCrossEntropyBackward(LinearCrossEntropyBackward { weight_grad: true });
     shape("linear_cross_entropy_backward", &["[3]"], lce, &[&f(&[]), &f(&[2, 5]), &f(&[7, 5]), &u(&[2]), &f(&[3])]);
     let (w, m, v, g, s) = (f(&[3]), f(&[3]), f(&[3]), f(&[3]), f(&[]));
-    shape("adamw gradient", &["[2]", "[3]"], Op::AdamW(ADAMW), &[&w, &m, &v, &f(&[2]), &s, &s, &s]);
-    shape("adamw scalar", &["[1]"], Op::AdamW(ADAMW), &[&w, &m, &v, &g, &f(&[1]), &s, &s]);
-    shape("sgd", &["[2]", "[3]"], Op::Sgd(Sgd { momentum: 0.0, decay: 0.0 }), &[&w, &f(&[2]), &g, &s, &s]);
+    shape("adamw gradient", &["[2]", "[3]"], adamw(), &[&w, &m, &v, &f(&[2]), &s, &s, &s]);
+    shape("adamw scalar", &["[1]"], adamw(), &[&w, &m, &v, &g, &f(&[1]), &s, &s]);
+    shape("sgd", &["[2]", "[3]"], sgd(), &[&w, &f(&[2]), &g, &s, &s]);
     shape(
         "random",
         &["[2]", "[3, 2]"],
@@ -331,9 +339,9 @@ fn wrong_dtypes_are_refused(device: &Device) {
     let lce = Op::LinearCrossEntropyBackward(LinearCrossEntropyBackward { weight_grad: true });
     dtype("the gradient of blocks", &["Q8_0"], lce, &[&f(&[]), &f(&[2, 32]), &q(&[7, 32]), &u(&[2]), &f(&[2])]);
     let (w, m, v, g, s) = (h(&[3]), f(&[3]), f(&[3]), h(&[3]), f(&[]));
-    dtype("adamw state", &["f16", "f32"], Op::AdamW(ADAMW), &[&w, &h(&[3]), &v, &g, &s, &s, &s]);
-    dtype("adamw rate", &["f16", "f32"], Op::AdamW(ADAMW), &[&w, &m, &v, &g, &h(&[]), &s, &s]);
-    dtype("adamw of blocks", &["Q8_0"], Op::AdamW(ADAMW), &[&q(&[32]), &f(&[32]), &f(&[32]), &f(&[32]), &s, &s, &s]);
+    dtype("adamw state", &["f16", "f32"], adamw(), &[&w, &h(&[3]), &v, &g, &s, &s, &s]);
+    dtype("adamw rate", &["f16", "f32"], adamw(), &[&w, &m, &v, &g, &h(&[]), &s, &s]);
+    dtype("adamw of blocks", &["Q8_0"], adamw(), &[&q(&[32]), &f(&[32]), &f(&[32]), &f(&[32]), &s, &s, &s]);
     dtype(
         "random",
         &["f32", "u32"],
@@ -356,7 +364,7 @@ fn wrong_counts_and_attributes_are_refused(device: &Device) {
         Op::SwiGluBackward,
         Op::Select,
         Op::Attention(ATTENTION),
-        Op::AdamW(ADAMW),
+        adamw(),
     ] {
         argument("two arguments", op.clone(), &[&x, &x]);
         argument("no arguments", op, &[]);
@@ -493,13 +501,16 @@ fn in_place_ops_refuse_what_they_must_not_change(device: &Device) {
     assert!(x.assign(&f32(device, &[3])).is_ok(), "a plain tensor");
     // Not written where it was refused.
     let (w, m, g, s) = (f32(device, &[3]), f32(device, &[3]), f32(device, &[3]), f32(device, &[]));
-    in_place("adamw's states in one buffer", &|| Op::AdamW(ADAMW).apply(&[&w, &m, &m, &g, &s, &s, &s]).map(drop));
-    in_place("adamw's gradient is its weight", &|| {
-        Op::AdamW(ADAMW).apply(&[&w, &m, &f32(device, &[3]), &w, &s, &s, &s]).map(drop)
+    in_place("adamw's states in one buffer", &|| adamw().apply(&[&w, &m, &m, &g, &s, &s, &s]).map(drop));
+    in_place("adamw's gradient is its weight", &|| adamw().apply(&[&w, &m, &f32(device, &[3]), &w, &s, &s, &s]).map(drop));
+    in_place("two of sgd's parameters in one buffer", &|| {
+        let op = Op::Sgd(Sgd { momentum: 0.0, parameters: vec![Stepped::default(); 2] });
+        let [b, c, g] = [(); 3].map(|()| f32(device, &[2, 3]));
+        op.apply(&[&x.slice(0, 0, 2)?, &b, &g, &x.slice(0, 2, 2)?, &c, &g, &s, &s]).map(drop)
     });
     in_place("sgd of a broadcast weight", &|| {
         let wide = f32(device, &[1]).broadcast(3)?;
-        Op::Sgd(Sgd { momentum: 0.0, decay: 0.0 }).apply(&[&wide, &m, &g, &s, &s]).map(drop)
+        sgd().apply(&[&wide, &m, &g, &s, &s]).map(drop)
     });
     let pages = f32(device, &[3, 2, 1, 4]);
     let (q, k, table) = (f32(device, &[1, 2, 4]), f32(device, &[1, 1, 4]), f32(device, &[4, 2]));

@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = cases! {
     "cross_entropy" => cross_entropy_is_its_formula, cross_entropy_of_extreme_logits;
     "cross_entropy_backward" => cross_entropy_backward_is_its_formula;
     "linear_cross_entropy" => linear_cross_entropy_of_every_weight, linear_cross_entropy_of_many_rows, linear_cross_entropy_of_packed_weights;
-    "linear_cross_entropy_backward" => linear_cross_entropy_backward_of_every_weight;
+    "linear_cross_entropy_backward" => linear_cross_entropy_backward_of_every_weight, linear_cross_entropy_backward_of_tiles;
 };
 
 /// Labels of rows: some do not count.
@@ -176,45 +176,50 @@ fn linear_cross_entropy_backward_of_every_weight(device: &Device) {
         for (rows, weight_grad) in
             [vec![], vec![7], vec![2, 3], vec![0]].into_iter().flat_map(|r| [false, true].map(|g| (r.clone(), g)))
         {
-            if weight_grad && dtype.block().is_some() {
-                continue;
+            if !weight_grad || dtype.block().is_none() {
+                backward(device, (&rows, 37, inner_length(dtype, 1)), x_dtype, dtype, weight_grad);
             }
-            let (vocab, k, wide) = (37, inner_length(dtype, 1), x_dtype.accumulator());
-            let (w, tw) = weight(device, [vocab, k], dtype, 166);
-            let mut draw = Draw::new(167);
-            let (x, t) = draw.input(device, &[&rows[..], &[k]].concat(), x_dtype);
-            let labels = labels(&mut draw, &rows, vocab);
-            let logits = logits(&x, &w);
-            let lse = reference::round_all(wide, &reference::cross_entropy(&logits.value, &labels.values).2);
-            let dsum = 0.375;
-            let mut d = reference::cross_entropy_backward(dsum, &logits.value, &labels.values, &lse);
-            // What the logits are off by is a relative error of the probabilities.
-            let off = 1.0 + largest(&logits.magnitude);
-            d.magnitude.values.iter_mut().for_each(|m| *m *= off);
-            let dx = reference::linear_input_grad(&d.value, &w);
-            let dx_size = reference::linear_input_grad(&d.magnitude, &w.map(f64::abs)).value;
-            let mut expected = vec![Expected::new(x_dtype, dx.value).sum(dx_size, vocab + k)];
-            if weight_grad {
-                let count = labels.values.len();
-                let flat = |a: &Array, n: usize| a.reshape(&[count, n]);
-                let product = |d: &Array, x: &Array| reference::matmul(&flat(d, vocab).permute(&[1, 0]), &flat(x, k)).value;
-                let size = product(&d.magnitude, &x.map(f64::abs));
-                expected.push(Expected::new(dtype, product(&d.value, &x)).sum(size, vocab + k + count).accumulated_in(wide));
-            }
-            let inputs = [
-                tensor(device, &Array::new(&[], vec![dsum]), wide),
-                t,
-                tw,
-                draw.place_indices(device, &labels),
-                draw.place(device, &lse, wide),
-            ];
-            let op = Op::LinearCrossEntropyBackward(LinearCrossEntropyBackward { weight_grad });
-            check(
-                &format!("{rows:?} {x_dtype} by {dtype}, weight {weight_grad}"),
-                &op,
-                &inputs.iter().collect::<Vec<_>>(),
-                &expected,
-            );
         }
     }
+}
+
+/// More than a tile of rows, hidden units and vocabulary, in lines that can be read 16 bytes at a time, and in others.
+fn linear_cross_entropy_backward_of_tiles(device: &Device) {
+    for (dtype, (vocab, k)) in DType::FLOATS.into_iter().flat_map(|d| [(72, 80), (67, 72)].map(|size| (d, size))) {
+        backward(device, (&[131], vocab, k), dtype, dtype, true);
+    }
+}
+
+fn backward(device: &Device, (rows, vocab, k): (&[usize], usize, usize), x_dtype: DType, dtype: DType, weight_grad: bool) {
+    let wide = x_dtype.accumulator();
+    let (w, tw) = weight(device, [vocab, k], dtype, 166);
+    let mut draw = Draw::new(167);
+    let (x, t) = draw.input(device, &[rows, &[k]].concat(), x_dtype);
+    let labels = labels(&mut draw, rows, vocab);
+    let logits = logits(&x, &w);
+    let lse = reference::round_all(wide, &reference::cross_entropy(&logits.value, &labels.values).2);
+    let dsum = 0.375;
+    let mut d = reference::cross_entropy_backward(dsum, &logits.value, &labels.values, &lse);
+    // What the logits are off by is a relative error of the probabilities.
+    let off = 1.0 + largest(&logits.magnitude);
+    d.magnitude.values.iter_mut().for_each(|m| *m *= off);
+    let dx = reference::linear_input_grad(&d.value, &w);
+    let dx_size = reference::linear_input_grad(&d.magnitude, &w.map(f64::abs)).value;
+    let mut expected = vec![Expected::new(x_dtype, dx.value).sum(dx_size, vocab + k)];
+    if weight_grad {
+        let count = labels.values.len();
+        let flat = |a: &Array, n: usize| a.reshape(&[count, n]);
+        let product = |d: &Array, x: &Array| reference::matmul(&flat(d, vocab).permute(&[1, 0]), &flat(x, k)).value;
+        let size = product(&d.magnitude, &x.map(f64::abs));
+        expected.push(Expected::new(dtype, product(&d.value, &x)).sum(size, vocab + k + count).accumulated_in(wide));
+    }
+    let inputs = [
+        tensor(device, &Array::new(&[], vec![dsum]), wide),
+        t,
+        tw,
+        draw.place_indices(device, &labels),
+        draw.place(device, &lse, wide),
+    ];
+    let op = Op::LinearCrossEntropyBackward(LinearCrossEntropyBackward { weight_grad });
+    check(&format!("{rows:?} {x_dtype} by {dtype}, weight {weight_grad}"), &op, &inputs.iter().collect::<Vec<_>>(), &expected);
 }

@@ -1,7 +1,7 @@
 //! Every op on tens of thousands of elements: what a device cuts into tasks, it puts together again.
 
 use puna_tensor::op::*;
-use puna_tensor::{DType, Device, Op, Tensor, no_grad};
+use puna_tensor::{DType, Device, Op, Tensor};
 
 use crate::case::{Case, cases};
 use crate::check::{Expected, check};
@@ -311,8 +311,8 @@ fn large_losses(device: &Device) {
 }
 
 fn large_optimizer_steps(device: &Device) {
-    let adamw = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.1, master: false };
-    let sgd = Sgd { momentum: 0.9, decay: 0.01 };
+    let adamw = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, parameters: Vec::new() };
+    let sgd = Sgd { momentum: 0.9, parameters: Vec::new() };
     let one = tensor(device, &Array::new(&[], vec![1.0]), DType::F32);
     let step = tensor(device, &Array::new(&[], vec![3.0]), DType::F32);
     let lr = tensor(device, &Array::new(&[], vec![0.125]), DType::F32);
@@ -323,20 +323,10 @@ fn large_optimizer_steps(device: &Device) {
         let (m, v) = (draw.floats(&SHAPE, wide), draw.floats(&SHAPE, wide).map(|v| v.abs() + 0.5));
         let [tw, tg, tw2] = [&w, &g, &w].map(|x| tensor(device, x, dtype));
         let [tm, tv, tb] = [&m, &v, &m].map(|x| tensor(device, x, wide));
-        no_grad(|| {
-            adamw.step(AdamWInputs {
-                weight: &tw,
-                m: &tm,
-                v: &tv,
-                gradient: &tg,
-                lr: &lr,
-                step: &step,
-                scale: &one,
-                master: None,
-            })
-        })
-        .expect("adamw");
-        Op::Sgd(sgd).apply(&[&tw2, &tb, &tg, &lr, &one]).expect("sgd");
+        let inputs = StepInputs { weight: &tw, states: [&tm, &tv], gradient: &tg, master: None, decay: 0.1 };
+        adamw.clone().step(&[inputs], [&lr, &step, &one]).expect("adamw");
+        let inputs = StepInputs { weight: &tw2, states: [&tb], gradient: &tg, master: None, decay: 0.01 };
+        sgd.clone().step(&[inputs], [&lr, &one]).expect("sgd");
         let near = |dtype: DType, value: Vec<f64>| {
             let value = Array::new(&SHAPE, value);
             let size = value.map(|v| v.abs() + 8.0);
@@ -345,6 +335,7 @@ fn large_optimizer_steps(device: &Device) {
         let new = |i: usize| {
             reference::adamw(
                 &adamw,
+                0.1,
                 AdamWState { w: w.values[i], m: m.values[i], v: v.values[i] },
                 g.values[i],
                 [0.125, 3.0, 1.0],
@@ -353,7 +344,7 @@ fn large_optimizer_steps(device: &Device) {
         near(dtype, (0..ROWS * N).map(|i| new(i).w).collect()).compare("adamw, large: weight", &tw);
         near(wide, (0..ROWS * N).map(|i| new(i).m).collect()).compare("adamw, large: m", &tm);
         near(wide, (0..ROWS * N).map(|i| new(i).v).collect()).compare("adamw, large: v", &tv);
-        let new = |i: usize| reference::sgd(&sgd, (w.values[i], m.values[i]), g.values[i], [0.125, 1.0]);
+        let new = |i: usize| reference::sgd(&sgd, 0.01, (w.values[i], m.values[i]), g.values[i], [0.125, 1.0]);
         near(dtype, (0..ROWS * N).map(|i| new(i).0).collect()).compare("sgd, large: weight", &tw2);
         near(wide, (0..ROWS * N).map(|i| new(i).1).collect()).compare("sgd, large: b", &tb);
     }

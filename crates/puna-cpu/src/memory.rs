@@ -142,15 +142,23 @@ impl Memory {
 
     /// Errors: lent bytes do not change.
     pub(crate) fn write(&self) -> Result<Write<'_>> {
+        // Asked for again and again instead of waited for: behind a writer that waits, readers wait too, and an op that reads one
+        // buffer as two of its arguments would wait for itself.
+        loop {
+            if let Some(memory) = self.try_write()? {
+                return Ok(memory);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Nothing while somebody else holds it.
+    fn try_write(&self) -> Result<Option<Write<'_>>> {
         match self {
-            // Asked for again and again instead of waited for: behind a writer that waits, readers wait too, and an op that reads one
-            // buffer as two of its arguments would wait for itself.
-            Self::Lines(lines) => loop {
-                match lines.try_write() {
-                    Ok(guard) => return Ok(Write(guard)),
-                    Err(TryLockError::Poisoned(poisoned)) => return Ok(Write(poisoned.into_inner())),
-                    Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-                }
+            Self::Lines(lines) => match lines.try_write() {
+                Ok(guard) => Ok(Some(Write(guard))),
+                Err(TryLockError::Poisoned(poisoned)) => Ok(Some(Write(poisoned.into_inner()))),
+                Err(TryLockError::WouldBlock) => Ok(None),
             },
             Self::Host(_) => Err(Error::new(
                 Kind::InPlace,
@@ -206,6 +214,18 @@ pub(crate) fn read(tensor: &Tensor) -> Read<'_> {
 /// The memory behind a new result or an argument that an in-place op changes.
 pub(crate) fn write(tensor: &Tensor) -> Result<Write<'_>> {
     Memory::of(tensor.buffer()).write()
+}
+
+/// As [`write`], of many: all at once or none, so that whoever reads two of them never waits for one that is held while the other is
+/// waited for.
+pub(crate) fn write_all<'a>(tensors: &[&'a Tensor]) -> Result<Vec<Write<'a>>> {
+    loop {
+        let all = tensors.iter().map(|tensor| Memory::of(tensor.buffer()).try_write().transpose());
+        if let Some(all) = all.collect::<Option<Result<Vec<_>>>>() {
+            return all;
+        }
+        std::thread::yield_now();
+    }
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Cuda {
     }
 
     /// Enqueues a copy from the host.
-    fn bring(&self, to: Address, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn bring(&self, to: Address, bytes: &[u8]) -> Result<()> {
         if self.only_noted(|_| ()) { Ok(()) } else { self.queue.upload(to, bytes) }
     }
 

@@ -21,6 +21,12 @@ pub fn units() -> Vec<CheckedUnit> {
     ops::units().iter().map(checked).collect()
 }
 
+/// Those, and the mixtures that models meet: what is compiled beforehand for cards without a compiler beside them.
+#[cfg(feature = "cubins")]
+pub fn release_units() -> Vec<CheckedUnit> {
+    ops::units().iter().chain(&ops::mixtures()).map(checked).collect()
+}
+
 fn checked(unit: &Unit) -> CheckedUnit {
     let defines = unit.defines().map(|(name, value)| format!("{name}={value}")).collect();
     let capability = if unit.source.contains("_sm80") { 80 } else { 75 };

@@ -17,6 +17,7 @@
 //! | --- | --- |
 //! | `cpu` (default) | the CPU back end |
 //! | `cuda` | the CUDA back end |
+//! | `cuda-prebuilt` | its kernels built in: a machine with the driver alone runs them |
 //! | `train` | gradients, optimisers, data sets, trainer |
 //! | `plot` | a picture of a training's loss |
 //! | `hub` | downloads from the Hugging Face Hub; its cache is read without it |

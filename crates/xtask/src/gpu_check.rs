@@ -1,5 +1,5 @@
 //! A card, checked: every op's contract, goldens of models and training, and speeds as shares of what the card itself can do. One program
-//! that needs a driver and NVRTC and nothing else: `cargo xtask gpu-check` builds it, with what it reads, into a folder to carry.
+//! that needs a driver and, for what is not built in, NVRTC: `cargo xtask gpu-check` builds it, with what it reads, into a folder to carry.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,10 @@ use puna::prelude::*;
 use puna::tensor::op::{Activations, Attention, Mask, PagedAttention, PagedInputs};
 use serde_json::{Value, json};
 
-use crate::{Result, goldens, gpu_models, root};
+use crate::{Result, cubins, goldens, gpu_models, root};
+
+/// Where the kernels for all cards are kept between builds.
+const CUBINS: &str = "target/cubins";
 
 /// What to build.
 #[derive(clap::Args)]
@@ -23,11 +26,14 @@ pub struct Bundle {
     goldens: Option<PathBuf>,
 }
 
-/// Builds the program and lays down beside it what it reads.
+/// Builds the program, kernels for all cards in it, and lays down beside it what it reads.
 pub fn bundle(request: &Bundle) -> Result<bool> {
+    let kernels = cubins::make(&root().join(CUBINS), &|_| true, &|_| true, &mut |line| println!("{line}"))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "--package", "xtask", "--bin", "gpu-check", "--message-format", "json-render-diagnostics"])
+        .args(["build", "--release", "--package", "xtask", "--bin", "gpu-check", "--features", "prebuilt"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .env("PUNA_CUBINS", kernels)
         .current_dir(root())
         .stderr(std::process::Stdio::inherit())
         .output()?;

@@ -53,14 +53,7 @@ type Table = BTreeMap<(&'static str, String), BTreeMap<&'static str, Needs>>;
 
 /// Compiles everything; false where something does not compile, a fast path spills registers, or the page says otherwise.
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
-    let path = match std::env::var_os("PUNA_NVRTC") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            fixtures::fetch(&[fixtures::Fixture::Nvrtc])?;
-            fixtures::nvrtc()
-        }
-    };
-    let compiler = Nvrtc::open(&path)?;
+    let compiler = compiler()?;
     let (major, minor) = compiler.version();
     let wanted = |unit: &CheckedUnit| request.only.as_ref().is_none_or(|only| unit.source.contains(only));
     let units: Vec<_> = puna_cuda::units().into_iter().filter(wanted).collect();
@@ -69,32 +62,25 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
         .flat_map(|unit| ARCHITECTURES.iter().filter(|(_, least)| *least >= unit.capability).map(move |(name, _)| (unit, *name)))
         .collect();
     say(&format!("NVRTC {major}.{minor}: {} units, {} compilations", units.len(), jobs.len()));
-    let (next, results) = (AtomicUsize::new(0), Mutex::new((Table::new(), Vec::new())));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((unit, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let source = puna_kernels::cuda::kernel(unit.source);
-                    let compiled = compiler.compile(&source, architecture, &unit.defines, &["--ptxas-options=--verbose"]);
-                    let mut results = results.lock().expect("no thread panics with it");
-                    match compiled {
-                        Ok(compiled) => {
-                            let place = format!("{} {} {architecture}", unit.source, unit.defines.join(" "));
-                            for (entry, needs) in entries(&compiled.log) {
-                                // The plain kernels hold doubles too, and are not what anything waits for.
-                                if needs.spills > 0 && FAST.iter().any(|word| unit.source.contains(word)) {
-                                    results.1.push(format!("{place} {entry}: {} bytes of registers spill", needs.spills));
-                                }
-                                results.0.entry((unit.source, entry)).or_default().entry(architecture).or_default().join(needs);
-                            }
-                            let warnings = compiled.log.lines().filter(|line| line.contains("warning"));
-                            results.1.extend(warnings.map(|line| format!("{place}: {line}")).collect::<Vec<_>>());
-                        }
-                        Err(error) => results.1.push(error.to_string()),
+    let results = Mutex::new((Table::new(), Vec::new()));
+    each_in_parallel(&jobs, |_, (unit, architecture)| {
+        let source = puna_kernels::cuda::kernel(unit.source);
+        let compiled = compiler.compile(&source, architecture, &unit.defines, &["--ptxas-options=--verbose"]);
+        let mut results = results.lock().expect("no thread panics with it");
+        match compiled {
+            Ok(compiled) => {
+                let place = format!("{} {} {architecture}", unit.source, unit.defines.join(" "));
+                for (entry, needs) in entries(&compiled.log) {
+                    // The plain kernels hold doubles too, and are not what anything waits for.
+                    if needs.spills > 0 && FAST.iter().any(|word| unit.source.contains(word)) {
+                        results.1.push(format!("{place} {entry}: {} bytes of registers spill", needs.spills));
                     }
+                    results.0.entry((unit.source, entry)).or_default().entry(architecture).or_default().join(needs);
                 }
-            });
+                let warnings = compiled.log.lines().filter(|line| line.contains("warning"));
+                results.1.extend(warnings.map(|line| format!("{place}: {line}")).collect::<Vec<_>>());
+            }
+            Err(error) => results.1.push(error.to_string()),
         }
     });
     let (table, mut complaints) = results.into_inner().expect("no thread panics with it");
@@ -114,6 +100,33 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> Result<bool> {
     }
     complaints.iter().for_each(|line| say(line));
     Ok(complaints.is_empty())
+}
+
+/// NVIDIA's compiler: the one that `PUNA_NVRTC` names, else the fixtures'.
+pub(crate) fn compiler() -> Result<Nvrtc> {
+    let path = match std::env::var_os("PUNA_NVRTC") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            fixtures::fetch(&[fixtures::Fixture::Nvrtc])?;
+            fixtures::nvrtc()
+        }
+    };
+    Ok(Nvrtc::open(&path)?)
+}
+
+/// Does each job, with its number, on all processors.
+pub(crate) fn each_in_parallel<J: Sync>(jobs: &[J], work: impl Fn(usize, &J) + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((i, job)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?))) {
+                    work(i, job);
+                }
+            });
+        }
+    });
 }
 
 /// The kernels that a table lists: its numbers change with the compiler's version.

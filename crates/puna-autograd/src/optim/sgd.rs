@@ -1,7 +1,7 @@
-use puna_tensor::{Op, Result, Tensor, no_grad, op};
+use puna_tensor::{Result, Tensor, no_grad, op};
 
 use super::Optimizer;
-use super::state::{Slots, States, gradient, is_matrix, scalar};
+use super::state::{States, scalar};
 use crate::Gradients;
 
 /// The constants of [`Sgd`].
@@ -35,20 +35,8 @@ impl Optimizer for Sgd {
     fn step(&mut self, parameters: &[(String, Tensor)], gradients: &Gradients, lr: f64, scale: f64) -> Result<()> {
         let Some((_, first)) = parameters.first() else { return Ok(()) };
         let (lr, scale) = (scalar(lr, first)?, scalar(scale, first)?);
-        no_grad(|| {
-            for (name, weight) in parameters {
-                let Slots { slots: [sum], master } = self.states.of(name, weight)?;
-                let decay = if is_matrix(weight) { self.options.decay } else { 0.0 };
-                let step = Op::Sgd(op::Sgd { momentum: self.options.momentum, decay });
-                let moved = master.as_ref().unwrap_or(weight);
-                // The tracked leaf may be changed: nothing is recorded here.
-                step.apply(&[moved, sum, gradient(gradients, name, weight)?, &lr, &scale])?;
-                if let Some(master) = master {
-                    weight.assign(&master.cast(weight.dtype())?)?;
-                }
-            }
-            Ok(())
-        })?;
+        let step = op::Sgd { momentum: self.options.momentum, parameters: Vec::new() };
+        no_grad(|| step.step(&self.states.inputs(parameters, gradients, self.options.decay)?, [&lr, &scale]))?;
         self.steps += 1;
         Ok(())
     }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use puna_tensor::op::StepInputs;
 use puna_tensor::{DType, Error, Kind, Result, Tensor};
 
 use crate::Gradients;
@@ -31,6 +32,25 @@ impl<const N: usize> States<N> {
             self.0.insert(name.to_owned(), Slots { slots, master });
         }
         Ok(&self.0[name])
+    }
+
+    /// What a step takes of each parameter, `decay` of matrices alone. The tracked leaves may be changed where nothing is recorded.
+    pub(super) fn inputs<'a>(
+        &'a mut self,
+        parameters: &'a [(String, Tensor)],
+        gradients: &'a Gradients,
+        decay: f64,
+    ) -> Result<Vec<StepInputs<'a, N>>> {
+        for (name, weight) in parameters {
+            self.of(name, weight)?;
+        }
+        let inputs = parameters.iter().map(|(name, weight)| {
+            let Slots { slots, master } = &self.0[name];
+            let (states, gradient) = (slots.each_ref(), gradient(gradients, name, weight)?);
+            let decay = if is_matrix(weight) { decay } else { 0.0 };
+            Ok(StepInputs { weight, states, gradient, master: master.as_ref(), decay })
+        });
+        inputs.collect()
     }
 
     /// All of it, by name.
@@ -95,6 +115,6 @@ pub(super) fn scalar(value: f64, like: &Tensor) -> Result<Tensor> {
 }
 
 /// Whether decay acts on it by default: on matrices, not on norms and biases.
-pub(super) fn is_matrix(parameter: &Tensor) -> bool {
+fn is_matrix(parameter: &Tensor) -> bool {
     parameter.rank() >= 2
 }

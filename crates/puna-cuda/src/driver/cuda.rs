@@ -10,17 +10,17 @@ use puna_tensor::{Arrival, Error, Kind, Replay, Result};
 
 use super::cache::{Cache, Key};
 use super::nvrtc::Nvrtc;
-use super::{Address, Card, Driver, Kernel, Unit};
+use super::{Address, Card, Driver, Kernel, Unit, embedded};
 use crate::launch::{Arguments, Grid};
 
 /// The oldest driver: what NVRTC 12 compiles needs one of CUDA 12. The functions called here are older.
 const OLDEST_DRIVER: i32 = 12000;
-/// How much dynamic shared memory a kernel has without asking.
-const SHARED: u32 = 48 << 10;
 
 pub(crate) struct Cuda {
     card: Card,
     stream: Arc<Stream>,
+    /// The most shared memory that a block may have, in bytes.
+    shared: c_int,
     cache: Cache,
     /// Found when something must be compiled.
     compiler: OnceLock<std::result::Result<Nvrtc, String>>,
@@ -234,6 +234,7 @@ impl Cuda {
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let capability = (major * 10 + minor) as u32;
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         if capability < 75 {
             return Err(fail(place, format!("{name} has compute capability {major}.{minor}; 7.5 or later is needed")));
         }
@@ -247,6 +248,7 @@ impl Cuda {
         Ok(Self {
             card: Card { name, capability, multiprocessors },
             stream: Arc::new(Stream { place, device: handle, context, handle: Handle(stream), places }),
+            shared,
             cache: Cache::of_user(),
             compiler: OnceLock::new(),
             modules: Mutex::default(),
@@ -271,6 +273,14 @@ impl Cuda {
     fn load(&self, unit: &Unit) -> Result<Handle<sys::CUmodule>> {
         let (source, architecture) = (kernel(unit.source), self.architecture());
         let defines: Vec<String> = unit.defines().map(|(name, value)| format!("{name}={value}")).collect();
+        let built_in = embedded::find(&source, &defines, self.card.capability);
+        let built_in = built_in.and_then(|cubin| cubin.map(|cubin| self.load_module(&cubin)).transpose());
+        // Where what was built in does not serve, a compiler does; where there is none, both are named.
+        let reason = match built_in {
+            Ok(Some(module)) => return Ok(module),
+            Ok(None) => String::new(),
+            Err(error) => format!("; {error}"),
+        };
         let compiler = self.compiler.get_or_init(|| Nvrtc::new().map_err(|e| e.to_string()));
         // Of what another version of the compiler has made nothing is taken.
         let version = compiler.as_ref().map(Nvrtc::version).unwrap_or_default();
@@ -281,7 +291,7 @@ impl Cuda {
         {
             return Ok(module);
         }
-        let compiler = compiler.as_ref().map_err(|message| fail(&self.stream.place, message.clone()))?;
+        let compiler = compiler.as_ref().map_err(|message| fail(&self.stream.place, format!("{message}{reason}")))?;
         let compiled = compiler.compile(&source, &architecture, &defines, &[])?;
         let module = self.load_module(&compiled.cubin)?;
         self.cache.put(name, key, &compiled.cubin);
@@ -385,17 +395,18 @@ impl Driver for Cuda {
         let name = CString::new(entry).expect("entries are names");
         let mut function = std::ptr::null_mut();
         call!(&self.stream.place, cuModuleGetFunction(&mut function, module.0, name.as_ptr()))?;
+        // A launch may ask for more dynamic shared memory than 48 KiB where that was allowed before: all that the function leaves.
+        use sys::CUfunction_attribute_enum as Attribute;
+        let mut own = 0;
+        call!(&self.stream.place, cuFuncGetAttribute(&mut own, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function))?;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        call!(&self.stream.place, cuFuncSetAttribute(function, most, self.shared - own))?;
         Ok(Kernel { handle: function as usize, entry, parameters: None })
     }
 
     fn launch(&self, kernel: &Kernel, grid: &Grid, arguments: &Arguments) -> Result<()> {
         self.stream.current()?;
         let function = kernel.handle as sys::CUfunction;
-        if grid.shared > SHARED {
-            use sys::CUfunction_attribute_enum as Attribute;
-            let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            call!(&self.stream.place, cuFuncSetAttribute(function, which, grid.shared as c_int))?;
-        }
         let mut pointers = [std::ptr::null_mut::<c_void>(); 32];
         for (pointer, bytes) in pointers.iter_mut().zip(arguments.iter()) {
             *pointer = bytes.as_ptr().cast_mut().cast();

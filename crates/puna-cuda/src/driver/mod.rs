@@ -1,7 +1,11 @@
 //! What runs kernels: a card's driver, or the emulator. One small trait; everything above it is the same for both.
 
 mod cache;
+#[cfg(feature = "cubins")]
+pub(crate) mod cubins;
 pub(crate) mod cuda;
+#[cfg(feature = "prebuilt")]
+mod embedded;
 #[cfg(feature = "emulator")]
 pub(crate) mod emulator;
 pub(crate) mod nvrtc;
@@ -9,6 +13,14 @@ pub(crate) mod nvrtc;
 use puna_tensor::{Arrival, Replay, Result};
 
 use crate::launch::{Arguments, Grid};
+
+#[cfg(not(feature = "prebuilt"))]
+mod embedded {
+    /// Nothing was built in.
+    pub(super) fn find(_: &puna_kernels::cuda::Source, _: &[String], _: u32) -> puna_tensor::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
 
 /// A place in device memory.
 pub(crate) type Address = u64;

@@ -28,6 +28,10 @@ pub(super) fn cast_family(from: DType, to: DType) -> Unit {
     unit("cast.cu", [("X", type_name(from)), ("Y", type_name(to)), NONE, NONE, NONE])
 }
 
+pub(super) fn parts_family(from: DType) -> Unit {
+    unit("parts.cu", [("X", type_name(from)), NONE, NONE, NONE, NONE])
+}
+
 pub(super) fn decode_family(from: DType, to: DType) -> Unit {
     unit("decode.cu", [("B", type_name(from)), ("Y", type_name(to)), NONE, NONE, NONE])
 }
@@ -97,6 +101,19 @@ pub(super) fn cast(cuda: &Cuda, x: &View, y: &View) -> Result<()> {
             )
         }
     }
+}
+
+/// A matrix of f16 or f32 as two of bf16 that sum to it (an f32 but for 2^-17 of it), one below the other: `[2 rows, columns]`, in lines
+/// that the tensor cores take.
+pub(super) fn bf16_parts(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    let x = contiguous(cuda, x)?;
+    let (rows, columns) = (x.shape()[0], x.shape()[1]);
+    let stride = columns.next_multiple_of(8);
+    let y = cuda.scratch([2 * rows, stride], DType::BF16)?;
+    let arguments = arguments![y.pointer(), x.pointer(), rows as u64, columns as u64, stride as u64];
+    let grid = if columns == 0 { Grid::blocks(0) } else { Grid::blocks(rows as u64) };
+    cuda.launch(&parts_family(x.dtype), "bf16_parts", grid, &arguments)?;
+    Ok(y.seen(|view| view.with(view.layout.slice(1, 0, columns).expect("the stride is no less"))))
 }
 
 fn decode(cuda: &Cuda, x: &View, y: &View) -> Result<()> {

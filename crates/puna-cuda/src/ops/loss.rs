@@ -3,8 +3,8 @@
 use puna_tensor::op::{Reduce, ReduceKind};
 use puna_tensor::{DType, Result};
 
-use super::copy::{as_rows, cast, contiguous, contiguous_as, fill, reshaped};
-use super::matmul::{add_outer, times, times_transposed};
+use super::copy::{as_rows, bf16_parts, cast, concat, contiguous, contiguous_as, fill, reshaped};
+use super::matmul::{add_outer, add_times, fast, times, times_transposed};
 use super::reduce::reduce;
 use super::{NONE, type_name, unit};
 use crate::backend::{Cuda, Scratch};
@@ -112,6 +112,16 @@ pub(super) fn linear_cross_entropy(cuda: &Cuda, x: &[View], y: &[View]) -> Resul
     losses.sum(cuda, y)
 }
 
+/// A matrix of halves as those of bf16 that sum to it, one below the other: itself, or two.
+fn in_bf16(cuda: &Cuda, x: &View) -> Result<Scratch> {
+    if x.dtype == DType::BF16 { Ok((*x).into()) } else { bf16_parts(cuda, x) }
+}
+
+/// The matrices of `rows` rows that lie one below the other.
+fn each_of(view: &View, rows: usize) -> impl Iterator<Item = View> {
+    (0..view.shape()[0] / rows).map(move |i| part(view, i * rows, rows))
+}
+
 pub(super) fn linear_cross_entropy_backward(cuda: &Cuda, weight_grad: bool, x: &[View], y: &[View]) -> Result<()> {
     let [dsum, x, weight, labels, lse] = x else { unreachable!("inference has counted them") };
     let (x, wide, vocab) = (as_rows(cuda, x)?, x.dtype.accumulator(), weight.shape()[0]);
@@ -125,15 +135,37 @@ pub(super) fn linear_cross_entropy_backward(cuda: &Cuda, weight_grad: bool, x: &
         Some(dweight) if weight_grad => Some(cuda.scratch(*dweight.shape(), wide)?),
         _ => None,
     };
+    // Halves meet the gradients of logits, which are f32, on tensor cores.
+    let halves = x.dtype == weight.dtype && fast(cuda, x.dtype, x.dtype, x.dtype) && vocab > 0;
+    let weights = if halves { in_bf16(cuda, weight)? } else { (*weight).into() };
     for (first, rows) in chunks(all) {
         let logits = cuda.scratch([rows, vocab], wide)?;
-        let x = part(&x, first, rows);
+        let (x, dx) = (part(&x, first, rows), part(&dx, first, rows));
         times_transposed(cuda, &x, weight, &logits)?;
         backward(cuda, &logits, &logits, dsum, &part(&labels, first, rows), &part(&lse, first, rows))?;
-        times(cuda, &logits, weight, &part(&dx, first, rows))?;
-        if let Some(sum) = &sum {
-            let x = contiguous_as(cuda, &x, wide)?;
-            add_outer(cuda, &logits, &x, first > 0, sum)?;
+        if halves {
+            let dlogits = bf16_parts(cuda, &logits)?;
+            drop(logits);
+            let dx_sum = cuda.scratch(*dx.shape(), wide)?;
+            let pairs = each_of(&weights, vocab).flat_map(|weight| each_of(&dlogits, rows).map(move |d| (d, weight)));
+            for (i, (dlogits, weight)) in pairs.enumerate() {
+                add_times(cuda, &dlogits, &weight, i > 0, &dx_sum)?;
+            }
+            cast(cuda, &dx_sum, &dx)?;
+            let Some(sum) = &sum else { continue };
+            let x = in_bf16(cuda, &x)?;
+            for (i, x) in each_of(&x, rows).enumerate() {
+                // One below the other as the gradients are, so that one product sums over both.
+                let twice = cuda.scratch([2 * rows, hidden], DType::BF16)?;
+                concat(cuda, 0, &[x, x], &twice)?;
+                add_outer(cuda, &dlogits, &twice, first > 0 || i > 0, sum)?;
+            }
+        } else {
+            times(cuda, &logits, weight, &dx)?;
+            if let Some(sum) = &sum {
+                let x = contiguous_as(cuda, &x, wide)?;
+                add_outer(cuda, &logits, &x, first > 0, sum)?;
+            }
         }
     }
     let (Some(sum), Some(dweight)) = (&sum, y.get(1)) else { return Ok(()) };

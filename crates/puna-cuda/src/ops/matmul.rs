@@ -12,12 +12,19 @@ use crate::driver::Unit;
 use crate::launch::{Grid, MOST_BLOCKS_ACROSS, Pointer, Strides, arguments};
 use crate::view::View;
 
-/// How many rows and columns of a result a block computes.
-const TILE: usize = 64;
+/// How many rows and columns of a result a block computes, of small results and large ones.
+const TILES: [usize; 2] = [64, 128];
 
-pub(super) fn family(x: DType, weight: DType, y: DType) -> Unit {
+pub(super) fn family(x: DType, weight: DType, y: DType, large: bool) -> Unit {
     let define = if weight.block().is_some() { "B" } else { "W" };
-    unit("matmul.cu", [("X", type_name(x)), (define, type_name(weight)), ("Y", type_name(y)), NONE, NONE])
+    let tile = if large { "128" } else { "64" };
+    unit("matmul.cu", [("X", type_name(x)), (define, type_name(weight)), ("Y", type_name(y)), ("TILE", tile), NONE])
+}
+
+/// Whether a result is large enough for the larger tile: most multiprocessors still have something to do.
+fn is_large(cuda: &Cuda, m: usize, n: usize, batches: usize) -> bool {
+    let [_, tile] = TILES;
+    m > 64 && m.div_ceil(tile) * n.div_ceil(tile) * batches >= cuda.queue.card().multiprocessors / 2
 }
 
 /// A product `a b`, or `a b^T`, and what follows it before the one rounding.
@@ -135,8 +142,11 @@ impl<'a> Product<'a> {
             View::pointer_of(self.factor.as_ref()),
             View::pointer_of(self.bias.as_ref())
         ];
-        let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(MOST_BLOCKS_ACROSS)]);
-        cuda.launch(&family(a.dtype, b.dtype, c.dtype), "matmul", grid, &arguments)
+        // As many sums of doubles as the larger tile has a thread do not fit its registers.
+        let large = a.dtype != DType::F64 && is_large(cuda, m, n, batches);
+        let tile = TILES[usize::from(large)];
+        let grid = Grid::of([n.div_ceil(tile), m.div_ceil(tile), batches.min(MOST_BLOCKS_ACROSS)]);
+        cuda.launch(&family(a.dtype, b.dtype, c.dtype, large), "matmul", grid, &arguments)
     }
 }
 
@@ -163,9 +173,8 @@ impl Product<'_> {
     ) -> Result<()> {
         let after = self.after();
         let (pa, pb) = (self.a.pointer(), self.b.pointer());
-        // The larger tile where it still gives most multiprocessors something to do.
-        let large = m > 64 && m.div_ceil(128) * n.div_ceil(128) * batches >= cuda.queue.card().multiprocessors / 2;
-        let (tile, threads) = if large { (128, 256) } else { (64, 128) };
+        let large = is_large(cuda, m, n, batches);
+        let (tile, threads) = (TILES[usize::from(large)], if large { 256 } else { 128 });
         let family = matmul_sm80(self.a.dtype, c.dtype, [a.turned, b.turned], large);
         let arguments = arguments![
             c.pointer(),
@@ -300,7 +309,7 @@ fn stream(cuda: &Cuda, group: &[Streamed]) -> Result<()> {
 }
 
 /// Whether the tensor cores of sm_80 take operands of these dtypes.
-fn fast(cuda: &Cuda, a: DType, b: DType, c: DType) -> bool {
+pub(super) fn fast(cuda: &Cuda, a: DType, b: DType, c: DType) -> bool {
     let halves = matches!(a, DType::F16 | DType::BF16) && a == b && (c == a || c == DType::F32);
     // f16 has not the range that parts of an f32 need.
     let wide = a == DType::F32 && b == DType::BF16 && c == DType::F32;
@@ -486,6 +495,11 @@ pub(super) fn times_transposed(cuda: &Cuda, x: &View, weight: &View, y: &View) -
 /// `dy [rows, N]` times `weight [N, K]`, into `dx [rows, K]`.
 pub(super) fn times(cuda: &Cuda, dy: &View, weight: &View, dx: &View) -> Result<()> {
     Product::new(*dy, *weight, false).run(cuda, dx)
+}
+
+/// The same, added to `sum [rows, K]` where there is something in it.
+pub(super) fn add_times(cuda: &Cuda, dy: &View, weight: &View, add: bool, sum: &View) -> Result<()> {
+    Product { add: add.then_some(*sum), ..Product::new(*dy, *weight, false) }.run(cuda, sum)
 }
 
 /// `dy^T x`, added to `sum [N, K]` where there is something in it.

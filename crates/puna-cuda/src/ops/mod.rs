@@ -75,8 +75,8 @@ pub(crate) fn execute(cuda: &Cuda, op: &Op, inputs: &[&Tensor], outputs: &[Tenso
         Op::CrossEntropyBackward(_) => loss::cross_entropy_backward(cuda, &x, &y[0])?,
         Op::LinearCrossEntropy(_) => loss::linear_cross_entropy(cuda, &x, &y)?,
         Op::LinearCrossEntropyBackward(op) => loss::linear_cross_entropy_backward(cuda, op.weight_grad, &x, &y)?,
-        Op::AdamW(op) => return optimizer::adamw(cuda, op, &x),
-        Op::Sgd(op) => return optimizer::sgd(cuda, op, &x),
+        Op::AdamW(op) => return optimizer::adamw(cuda, op, inputs),
+        Op::Sgd(op) => return optimizer::sgd(cuda, op, inputs),
         Op::Random(op) => random::random(cuda, op, &x, &y[0])?,
         Op::Sample(op) => sampling::sample(cuda, op, &x, &y)?,
         Op::Custom(op) => return op.execute(inputs, outputs),
@@ -120,15 +120,19 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().flat_map(|x| plain().filter(move |y| *y != x).map(move |y| copy::cast_family(x, y))));
     all.extend([DType::I64, DType::U32, DType::U8].map(|x| copy::cast_family(x, DType::F32)));
     all.extend(crate::units::blocks().map(|x| copy::decode_family(x, DType::F32)));
+    all.extend([DType::F32, DType::F16].map(copy::parts_family));
     all.extend(plain().map(|x| index::family(x, x)));
     all.extend([DType::BF16, DType::F16].map(|x| index::family(x, DType::F32)));
     all.extend(plain().map(|x| reduce::family(x, if x == DType::U8 { DType::U32 } else { x })));
     all.extend(plain().map(reduce::sort_family));
     all.extend([random::FAMILY, matmul::INT8]);
     all.extend(floats().map(sampling::family));
-    all.extend(floats().map(|x| matmul::family(x, x, x)));
-    all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32)));
-    all.extend(crate::units::blocks().map(|w| matmul::family(DType::F32, w, DType::F32)));
+    all.push(matmul::family(DType::F64, DType::F64, DType::F64, false));
+    for large in [false, true] {
+        all.extend(floats().filter(|x| *x != DType::F64).map(|x| matmul::family(x, x, x, large)));
+        all.extend([DType::F16, DType::BF16].map(|x| matmul::family(x, x, DType::F32, large)));
+        all.extend(crate::units::blocks().map(|w| matmul::family(DType::F32, w, DType::F32, large)));
+    }
     for (x, y) in [(DType::BF16, DType::BF16), (DType::BF16, DType::F32), (DType::F16, DType::F16)] {
         all.push(matmul::linear_sm80(x, x, y));
         // Those of a layer forward, and of its derivatives by input and weight.
@@ -151,5 +155,42 @@ pub(crate) fn units() -> Vec<Unit> {
     all.extend(floats().map(loss::family));
     all.extend(floats().map(|x| optimizer::family(x, x)));
     all.push(optimizer::family(DType::BF16, DType::F32));
+    all
+}
+
+/// What models meet beside [`units`]: mixtures of dtypes.
+#[cfg(feature = "cubins")]
+pub(crate) fn mixtures() -> Vec<Unit> {
+    let single = DType::F32;
+    let blocks = || crate::units::blocks();
+    let mut all = Vec::new();
+    for half in [DType::F16, DType::BF16] {
+        // Norms in f32 beside halves, caches of halves beside f32, and what adapters in another dtype than their layers meet.
+        all.extend([norm::family(half, single), norm::family(single, half)]);
+        all.extend([rope::family(single, half), attention::family(single, half), index::family(single, half)]);
+        for large in [false, true] {
+            let products = [
+                (half, single, single),
+                (single, half, single),
+                (single, single, half),
+                (half, single, half),
+                (single, half, half),
+            ];
+            all.extend(products.map(|(x, w, y)| matmul::family(x, w, y, large)));
+            all.extend(blocks().map(|w| matmul::family(half, w, half, large)));
+        }
+        all.extend(blocks().map(|w| copy::decode_family(w, half)));
+    }
+    for y in [DType::F16, single] {
+        let integer = blocks().filter(|block| *block != DType::Block(BlockType::Nf4));
+        all.extend(integer.flat_map(|w| [false, true].map(|many| matmul::linear_int8_sm80(w, y, many, true))));
+    }
+    all.push(matmul::linear_sm80(DType::F16, DType::F16, single));
+    for turned in [[false, false], [false, true], [true, true]] {
+        all.extend([false, true].map(|large| matmul::matmul_sm80(DType::F16, single, turned, large)));
+    }
+    all.extend([false, true].map(|partial| attention::family_sm80(DType::F16, 32, partial)));
+    all.extend(["DQ", "DK", "DV"].map(|of| attention::family_backward_sm80(DType::F16, 32, of)));
+    all.push(optimizer::family(DType::F16, single));
     all
 }

@@ -26,6 +26,8 @@ mod rope;
 mod sampling;
 mod softmax;
 
+use std::borrow::Cow;
+
 use crate::{DType, Device, Error, Execution, Kind, Node, Result, Shape, Tensor, is_recording, no_grad};
 use args::Args;
 
@@ -38,7 +40,7 @@ pub use loss::{CrossEntropyBackward, LinearCrossEntropy, LinearCrossEntropyBackw
 pub use matmul::{Activations, Dropout, Linear, LinearInputGrad, Linears, LowRank, LowRankParts, Parts, Projection};
 pub use mlp::GatedMlp;
 pub use norm::{AddRmsNorm, RmsNorm, RmsNormBackward};
-pub use optimizer::{AdamW, AdamWInputs, Sgd};
+pub use optimizer::{AdamW, Sgd, StepInputs, Stepped};
 pub use random::{Distribution, Random};
 pub use reduce::{ArgReduce, Reduce, ReduceKind, Sort};
 pub use rope::{Rope, RopeAndCache, RopeAndCacheInputs, RopePairs};
@@ -343,7 +345,8 @@ impl Op {
     /// another of their own elements shares their memory.
     fn check_changes(&self, inputs: &[&Tensor], recording: bool) -> Result<()> {
         let fail = |message: String| Err(Error::new(Kind::InPlace, self.name(), message).with_arguments(inputs));
-        for &changed in self.changes() {
+        let changes = self.changes();
+        for &changed in changes.iter() {
             if recording {
                 return fail(format!("argument {changed} is changed in place, which is not recorded; run it under no_grad"));
             }
@@ -355,8 +358,16 @@ impl Op {
             if inputs[changed].source().is_some() {
                 return fail(format!("argument {changed} is the result of a recorded op and may not be changed; detach() first"));
             }
-            let shares = |&(i, input): &(usize, &&Tensor)| i != changed && input.buffer().is_same(inputs[changed].buffer());
-            if let Some((other, _)) = inputs.iter().enumerate().find(shares) {
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // Sorted, since an optimiser's step has thousands of arguments: those that share memory are neighbours.
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        order.sort_by_key(|&i| inputs[i].buffer().address());
+        for pair in order.windows(2).filter(|pair| inputs[pair[0]].buffer().is_same(inputs[pair[1]].buffer())) {
+            let [a, b] = [pair[0], pair[1]];
+            if let Some((changed, other)) = [(a, b), (b, a)].into_iter().find(|(changed, _)| changes.contains(changed)) {
                 return fail(format!("argument {changed} is changed in place and shares its memory with argument {other}"));
             }
         }
@@ -375,13 +386,13 @@ impl Op {
     }
 
     /// The arguments that an in-place op changes.
-    pub fn changes(&self) -> &'static [usize] {
+    pub fn changes(&self) -> Cow<'static, [usize]> {
         match self {
-            Self::Assign | Self::ScatterRows => &[0],
-            Self::RopeAndCache(_) => RopeAndCache::CHANGES,
-            Self::AdamW(op) => op.changes(),
-            Self::Sgd(op) => op.changes(),
-            _ => &[],
+            Self::Assign | Self::ScatterRows => [0][..].into(),
+            Self::RopeAndCache(_) => RopeAndCache::CHANGES.into(),
+            Self::AdamW(op) => op.changes().into(),
+            Self::Sgd(op) => op.changes().into(),
+            _ => Cow::default(),
         }
     }
 
