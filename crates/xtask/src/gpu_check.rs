@@ -28,7 +28,9 @@ pub struct Bundle {
 
 /// Builds the program, kernels for all cards in it, and lays down beside it what it reads.
 pub fn bundle(request: &Bundle) -> Result<bool> {
-    let kernels = cubins::make(&root().join(CUBINS), &|_| true, &|_| true, &mut |line| println!("{line}"))?;
+    // Cards of 8.6 and 8.9 run the code of sm_80.
+    let architecture = |name: &str| !["sm_86", "sm_89"].contains(&name);
+    let kernels = cubins::make(&root().join(CUBINS), &|_| true, &architecture, &mut |line| println!("{line}"))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--release", "--package", "xtask", "--bin", "gpu-check", "--features", "prebuilt"])

@@ -9,8 +9,8 @@ use crate::memory::{Write, read, write_all};
 use crate::simd::vector::Real;
 use crate::simd::{Isa, dispatch};
 
-/// How many elements a task takes: each moves some 28 bytes, about 40 us.
-const TASK: usize = 16 << 10;
+/// How many elements a task takes: each moves some 28 bytes, about 160 us.
+const TASK: usize = 64 << 10;
 /// How many of them are widened at a time.
 const RUN: usize = 4 << 10;
 
