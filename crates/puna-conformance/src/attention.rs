@@ -80,7 +80,7 @@ fn expected((y, lse): &(reference::Sums, reference::Sums), dtype: DType, terms: 
 
 fn attention_is_its_formula(device: &Device) {
     for (packed, [heads, kv_heads, dim, v_dim]) in packings().iter().flat_map(|p| HEADS.map(|h| (p, h))) {
-        for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+        for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
             let mut draw = Draw::new(130);
             let (q, tq) = draw.input(device, &[packed.tokens(), heads, dim], dtype);
             let (k, tk) = draw.input(device, &[packed.keys(), kv_heads, dim], dtype);
@@ -102,7 +102,7 @@ fn attention_of_any_packing(device: &Device) {
     let packings = (vec((0u32..9, 0u32..70), 0..5), 0usize..3, select(&HEADS[..]), any::<u64>());
     each(96, packings, |(lengths, beyond, [heads, kv_heads, dim, v_dim], seed)| {
         let packed = Packed::new(&lengths, beyond);
-        for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+        for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
             let mut draw = Draw::new(seed);
             let (q, tq) = draw.input(device, &[packed.tokens(), heads, dim], dtype);
             let (k, tk) = draw.input(device, &[packed.keys(), kv_heads, dim], dtype);
@@ -117,7 +117,7 @@ fn attention_of_any_packing(device: &Device) {
 }
 
 fn attention_of_long_sequences(device: &Device) {
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         let packed = Packed::new(&[(131, 131), (3, 700)], 0);
         let mut draw = Draw::new(131);
         let (q, tq) = draw.input(device, &[packed.tokens(), 2, 32], dtype);
@@ -137,7 +137,7 @@ fn attention_of_long_sequences(device: &Device) {
 fn attention_of_scores_that_rise_and_fall(device: &Device) {
     // Thousands of keys, the largest scores at the end, the beginning, the middle: what a running softmax has summed fades, or what comes
     // behind it does.
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         let packed = Packed::new(&[(2, 1700), (1, 1100), (3, 600)], 0);
         let mut draw = Draw::new(153);
         let (q, v) = (draw.floats(&[6, 2, 8], dtype), draw.floats(&[3400, 1, 8], dtype));
@@ -170,7 +170,7 @@ fn attention_of_scores_that_rise_and_fall(device: &Device) {
 fn attention_reads_any_strides(device: &Device) {
     let packed = Packed::new(&[(5, 5), (7, 9)], 0);
     let [qs, ks] = packed.tensors(device);
-    for (dtype, seed) in DType::FLOATS.into_iter().flat_map(|d| (132..138).map(move |s| (d, s))) {
+    for (dtype, seed) in device.floats().flat_map(|d| (132..138).map(move |s| (d, s))) {
         let mut draw = Draw::new(seed);
         let arrays = [[12, 4, 8], [14, 2, 8], [14, 2, 8]].map(|shape| draw.floats(&shape, dtype));
         let run = |tensors: [Tensor; 3]| {
@@ -187,7 +187,7 @@ fn attention_reads_any_strides(device: &Device) {
 }
 
 fn a_query_without_keys_gives_zeros(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let packed = Packed::new(&[(3, 1), (2, 0)], 1);
         let mut draw = Draw::new(139);
         let [q, k, v] = [[6, 2, 4], [2, 1, 4], [2, 1, 4]].map(|shape| tensor(device, &draw.floats(&shape, dtype), dtype));
@@ -201,7 +201,7 @@ fn a_query_without_keys_gives_zeros(device: &Device) {
 
 fn attention_of_large_scores(device: &Device) {
     // Scores in the thousands: without the largest subtracted, their exponentials overflow.
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let packed = Packed::new(&[(5, 67)], 0);
         let mut draw = Draw::new(140);
         let (q, k, v) = (
@@ -218,7 +218,7 @@ fn attention_of_large_scores(device: &Device) {
 }
 
 fn nan_reaches_who_sees_it_and_no_one_else(device: &Device) {
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         let packed = Packed::new(&[(5, 70), (3, 3), (2, 2)], 0);
         let mut draw = Draw::new(151);
         let (mut q, mut k, v) =
@@ -240,7 +240,7 @@ fn nan_reaches_who_sees_it_and_no_one_else(device: &Device) {
 }
 
 fn attention_does_not_depend_on_neighbours(device: &Device) {
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         // 44 sequences of a few tokens each, and some of them alone.
         let lengths: Vec<(u32, u32)> = (0..44).map(|i| (1 + i % 3, 1 + i % 3 + i * 7 % 90)).collect();
         let packed = Packed::new(&lengths, 0);
@@ -322,9 +322,7 @@ fn paged_attention_is_its_formula(device: &Device) {
     let packings: [(&[u32], &[u32]); 5] =
         [(&[5], &[5]), (&[1, 3, 0, 2], &[67, 3, 4, 33]), (&[4, 2], &[2, 0]), (&[], &[]), (&[1, 1, 1], &[1, 16, 17])];
     for ((tokens, lengths), [heads, kv_heads, dim, _]) in packings.into_iter().flat_map(|p| HEADS.map(|h| (p, h))) {
-        for (dtype, (mask, page_size)) in
-            DType::FLOATS.into_iter().flat_map(|d| MASKS.into_iter().zip([1, 16]).map(move |m| (d, m)))
-        {
+        for (dtype, (mask, page_size)) in device.floats().flat_map(|d| MASKS.into_iter().zip([1, 16]).map(move |m| (d, m))) {
             let mut draw = Draw::new(142);
             let pages = cache(&mut draw, lengths, [page_size, kv_heads, dim], dtype);
             let cached = Cached::new(device, &pages, dtype);
@@ -346,7 +344,7 @@ fn paged_attention_is_its_formula(device: &Device) {
 }
 
 fn paged_attention_of_pages_in_any_dtype(device: &Device) {
-    for (dtype, pages_dtype) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|p| (d, p))) {
+    for (dtype, pages_dtype) in device.floats().flat_map(|d| device.floats().map(move |p| (d, p))) {
         let mut draw = Draw::new(143);
         let pages = cache(&mut draw, &[9, 40], [8, 2, 12], pages_dtype);
         let cached = Cached::new(device, &pages, pages_dtype);
@@ -359,7 +357,7 @@ fn paged_attention_of_pages_in_any_dtype(device: &Device) {
 }
 
 fn pages_out_of_range_read_zeros(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(144);
         let mut pages = cache(&mut draw, &[20, 7], [4, 2, 8], dtype);
         let count = pages.k.shape[0] as u32;
@@ -374,7 +372,7 @@ fn pages_out_of_range_read_zeros(device: &Device) {
 }
 
 fn what_lies_beyond_the_length_is_not_read(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(145);
         let mut pages = cache(&mut draw, &[6, 5], [4, 1, 8], dtype);
         let (q, tq) = draw.input(device, &[2, 2, 8], dtype);
@@ -393,8 +391,8 @@ fn what_lies_beyond_the_length_is_not_read(device: &Device) {
 }
 
 fn paged_attention_does_not_depend_on_chunks(device: &Device) {
-    for (dtype, pages_dtype) in
-        [(DType::F32, DType::F32), (DType::F64, DType::F64), (DType::BF16, DType::BF16), (DType::F32, DType::F16)]
+    let widest = device.floats().next().expect("every device has a float");
+    for (dtype, pages_dtype) in [(DType::F32, DType::F32), (widest, widest), (DType::BF16, DType::BF16), (DType::F32, DType::F16)]
     {
         let length = 150;
         let mut draw = Draw::new(146);
@@ -421,7 +419,7 @@ fn paged_attention_does_not_depend_on_chunks(device: &Device) {
 }
 
 fn paged_attention_does_not_depend_on_neighbours(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let lengths: Vec<u32> = (0..44).map(|i| 1 + i * 13 % 300).collect();
         let mut draw = Draw::new(147);
         let pages = cache(&mut draw, &lengths, [16, 2, 16], dtype);
@@ -452,7 +450,7 @@ fn paged_attention_does_not_depend_on_neighbours(device: &Device) {
 }
 
 fn paged_attention_does_not_depend_on_where_pages_lie(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(148);
         let pages = cache(&mut draw, &[150, 33], [16, 2, 16], dtype);
         let q = tensor(device, &draw.floats(&[9, 4, 16], dtype), dtype);
@@ -479,7 +477,7 @@ fn paged_attention_does_not_depend_on_where_pages_lie(device: &Device) {
 }
 
 fn paged_attention_agrees_with_attention(device: &Device) {
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         let mut draw = Draw::new(149);
         let lengths = [70, 9, 1];
         let pages = cache(&mut draw, &lengths, [8, 2, 16], dtype);
@@ -510,7 +508,7 @@ fn paged_attention_agrees_with_attention(device: &Device) {
 }
 
 fn paged_attention_reads_pages_of_any_strides(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(152);
         let pages = cache(&mut draw, &[30, 9], [4, 2, 16], dtype);
         let q = tensor(device, &draw.floats(&[5, 4, 16], dtype), dtype);
@@ -549,7 +547,7 @@ fn backward(device: &Device, what: &str, packed: &Packed, [heads, kv_heads, dim,
 
 fn attention_backward_is_its_formula(device: &Device) {
     for (packed, heads) in packings().iter().flat_map(|p| HEADS.map(|h| (p, h))) {
-        for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+        for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
             backward(
                 device,
                 &format!("{mask:?} {:?} {:?} {heads:?}", packed.q_starts, packed.k_starts),
@@ -564,7 +562,7 @@ fn attention_backward_is_its_formula(device: &Device) {
 
 fn attention_backward_of_long_sequences(device: &Device) {
     let packed = Packed::new(&[(131, 131), (3, 300)], 0);
-    for (dtype, mask) in DType::FLOATS.into_iter().flat_map(|d| MASKS.map(|m| (d, m))) {
+    for (dtype, mask) in device.floats().flat_map(|d| MASKS.map(|m| (d, m))) {
         for heads in [[2, 1, 16, 16], [4, 2, 32, 32]] {
             backward(device, &format!("long, {mask:?}, {heads:?}"), &packed, heads, dtype, mask);
         }

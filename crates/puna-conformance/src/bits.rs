@@ -105,7 +105,9 @@ fn results(device: &Device, dtypes: &[DType]) -> Result<Vec<(String, Tensor)>> {
         step.step(&[parameter], [&one, &one, &one])?;
         add("adamw", vec![weight, m, v]);
     }
-    for (dtype, activations) in weight_dtypes().filter(|dtype| dtypes.contains(dtype)).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in
+        weight_dtypes(device).filter(|dtype| dtypes.contains(dtype)).flat_map(|d| ACTIVATIONS.map(|a| (d, a)))
+    {
         let k = inner_length(dtype, 2);
         let layers = [[131, k], [131, k]].map(|shape| Drawn::new(device, shape, dtype, (true, true), 221).packed());
         for rows in [1, 2, 37] {

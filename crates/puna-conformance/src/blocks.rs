@@ -67,9 +67,9 @@ pub(crate) fn weight(device: &Device, shape: [usize; 2], dtype: DType, seed: u64
     }
 }
 
-/// Every dtype that a weight may have.
-pub(crate) fn weight_dtypes() -> impl Iterator<Item = DType> {
-    DType::FLOATS.into_iter().chain(BlockType::ALL.into_iter().map(DType::Block))
+/// Every dtype that a weight may have on a device.
+pub(crate) fn weight_dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
+    device.floats().chain(BlockType::ALL.into_iter().map(DType::Block))
 }
 
 /// The length of K to test a weight's dtype with: odd for floats, some blocks else.

@@ -103,7 +103,7 @@ fn views_of_blocks_are_cut_at_their_edges(device: &Device) {
 fn contiguous_keeps_every_bit(device: &Device) {
     each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
         let mut draw = Draw::new(seed);
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let x = draw.extremes(&shape, dtype);
             let t = draw.place(device, &x, dtype);
             check(&format!("{shape:?}"), &Op::Contiguous, &[&t], &[exactly(dtype, x.clone())]);
@@ -125,7 +125,7 @@ fn contiguous_keeps_every_bit(device: &Device) {
 
 fn cast_between_floats_rounds_once(device: &Device) {
     each(32, shapes_and_seed(0, 6, 400), |(shape, seed)| {
-        for (from, to) in DType::FLOATS.into_iter().flat_map(|from| DType::FLOATS.map(|to| (from, to))) {
+        for (from, to) in device.floats().flat_map(|from| device.floats().map(move |to| (from, to))) {
             let mut draw = Draw::new(seed);
             let x = draw.extremes(&shape, from);
             let t = draw.place(device, &x, from);
@@ -155,7 +155,7 @@ fn cast_between_integers_wraps(device: &Device) {
 }
 
 fn cast_to_integers_truncates_and_saturates(device: &Device) {
-    for (from, to) in DType::FLOATS.into_iter().flat_map(|from| INTEGERS.map(|to| (from, to))) {
+    for (from, to) in device.floats().flat_map(|from| INTEGERS.map(|to| (from, to))) {
         let mut draw = Draw::new(32);
         let mut x = draw.extremes(&[7, 33], from);
         x.values.iter_mut().step_by(3).for_each(|v| *v = round(from, *v * 1e3));
@@ -172,7 +172,7 @@ fn cast_to_integers_truncates_and_saturates(device: &Device) {
 }
 
 fn cast_from_integers_rounds_once(device: &Device) {
-    for (from, to) in INTEGERS.into_iter().flat_map(|from| DType::FLOATS.map(|to| (from, to))) {
+    for (from, to) in INTEGERS.into_iter().flat_map(|from| device.floats().map(move |to| (from, to))) {
         let mut draw = Draw::new(33);
         // Whole numbers that f64 holds exactly.
         let x = draw.integers(&[7, 33], from).map(|v| if v.abs() > 1 << 53 { v >> 11 << 11 } else { v });
@@ -186,7 +186,7 @@ fn cast_decodes_blocks(device: &Device) {
         for shape in [vec![1, block.values()], vec![3, 2, 2 * block.values()], vec![0, block.values()], vec![block.values()]] {
             let (bytes, values) = random_blocks(block, &shape, 34);
             let w = Tensor::from_bytes(&bytes, DType::Block(block), shape_of(&shape), device).expect("blocks");
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 check(
                     &format!("{block} {shape:?} to {dtype}"),
                     &Op::Cast(Cast { dtype }),
@@ -199,7 +199,7 @@ fn cast_decodes_blocks(device: &Device) {
 }
 
 fn cast_encodes_blocks_as_the_codec_does(device: &Device) {
-    for (block, from) in BlockType::ALL.into_iter().flat_map(|block| DType::FLOATS.map(|from| (block, from))) {
+    for (block, from) in BlockType::ALL.into_iter().flat_map(|block| device.floats().map(move |from| (block, from))) {
         let mut draw = Draw::new(35);
         let shape = [2, block.values()];
         let x = draw.floats(&shape, from);
@@ -218,7 +218,7 @@ fn cast_encodes_blocks_as_the_codec_does(device: &Device) {
 
 fn concat_joins_along_any_axis(device: &Device) {
     each(96, shapes_and_seed(1, 6, 400), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let axis = draw.below(shape.len());
             let parts: Vec<_> = (0..1 + draw.below(4))
@@ -271,7 +271,7 @@ fn fill_rounds_its_value(device: &Device) {
     for (shape, value) in
         [vec![], vec![7], vec![0, 3], vec![2, 3, 1, 5, 1, 2]].into_iter().flat_map(|s| values.map(|v| (s.clone(), v)))
     {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let t = Tensor::full(value, shape_of(&shape), dtype, device).expect("full");
             exactly(dtype, Array::from_fn(&shape, |_| value)).compare(&format!("full {value}"), &t);
         }
@@ -298,7 +298,7 @@ fn arange_counts(device: &Device) {
 
 fn assign_writes_views_and_broadcasts(device: &Device) {
     each(96, shapes_and_seed(1, 5, 400), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             // A view in the middle of a larger tensor, its axes turned: what is around it stays.
             let larger: Vec<usize> = shape.iter().map(|length| length + 2).collect();
@@ -347,7 +347,7 @@ fn unpack_gives_the_exact_bytes(device: &Device) {
         }
     }
     for (dtype, shape) in
-        DType::FLOATS.into_iter().flat_map(|dtype| [[1, 1], [7, 33], [17, 1], [0, 5], [5, 0], [67, 35]].map(|s| (dtype, s)))
+        device.floats().flat_map(|dtype| [[1, 1], [7, 33], [17, 1], [0, 5], [5, 0], [67, 35]].map(|s| (dtype, s)))
     {
         let mut draw = Draw::new(40);
         let x = draw.extremes(&shape, dtype);

@@ -63,6 +63,12 @@ impl Draw {
         (self.bits() % n.max(1) as u64) as usize
     }
 
+    /// A float dtype of a device.
+    pub(crate) fn float(&mut self, device: &Device) -> DType {
+        let floats: Vec<_> = device.floats().collect();
+        floats[self.below(floats.len())]
+    }
+
     /// Uniform in `[0, 1)`.
     pub(crate) fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 * 2f64.powi(-53)

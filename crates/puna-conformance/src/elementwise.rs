@@ -32,7 +32,7 @@ fn unary_expected(op: Unary, x: &Array, dtype: DType) -> Expected {
 fn unary_is_its_formula(device: &Device) {
     for op in Unary::ALL {
         each(48, shapes_and_seed(0, 6, 600), |(shape, seed)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let (x, t) = Draw::new(seed).input(device, &shape, dtype);
                 // Roots and logarithms take what is not negative.
                 let positive = matches!(op, Unary::Sqrt | Unary::Log | Unary::Rsqrt);
@@ -44,7 +44,7 @@ fn unary_is_its_formula(device: &Device) {
 }
 
 fn unary_of_extreme_values(device: &Device) {
-    for (op, dtype) in Unary::ALL.into_iter().flat_map(|op| DType::FLOATS.map(|dtype| (op, dtype))) {
+    for (op, dtype) in Unary::ALL.into_iter().flat_map(|op| device.floats().map(move |dtype| (op, dtype))) {
         let x = Draw::new(7).extremes(&[193], dtype);
         // Where the formula is -inf times 0 it says nothing, and limits differ.
         let unsaid = matches!(op, Unary::Silu | Unary::Gelu | Unary::GeluTanh);
@@ -65,7 +65,7 @@ fn unary_of_i64_wraps(device: &Device) {
 
 fn affine_is_a_product_and_a_sum(device: &Device) {
     each(64, shapes_and_seed(0, 6, 600), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &shape, dtype);
             let (mul, add) = (draw.normal() * 3.0, draw.normal());
@@ -79,7 +79,7 @@ fn affine_is_a_product_and_a_sum(device: &Device) {
             );
         }
     });
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = Draw::new(9).extremes(&[97], dtype);
         let (mul, add) = (0.75, -0.25);
         let expected =
@@ -102,7 +102,7 @@ fn narrowed(draw: &mut Draw, shape: &[usize]) -> Vec<usize> {
 fn binary_is_its_formula_and_broadcasts(device: &Device) {
     for op in Binary::ALL {
         each(64, shapes_and_seed(0, 6, 600), |(shape, seed)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let mut draw = Draw::new(seed);
                 let [left, right] = [(); 2].map(|()| narrowed(&mut draw, &shape));
                 let (a, ta) = draw.input(device, &left, dtype);
@@ -116,7 +116,7 @@ fn binary_is_its_formula_and_broadcasts(device: &Device) {
 }
 
 fn binary_of_extreme_values(device: &Device) {
-    for (op, dtype) in Binary::ALL.into_iter().flat_map(|op| DType::FLOATS.map(|dtype| (op, dtype))) {
+    for (op, dtype) in Binary::ALL.into_iter().flat_map(|op| device.floats().map(move |dtype| (op, dtype))) {
         let mut draw = Draw::new(10);
         let (a, b) = (draw.extremes(&[17, 1, 33], dtype), draw.extremes(&[5, 1], dtype));
         let (ta, tb) = (draw.place(device, &a, dtype), draw.place(device, &b, dtype));
@@ -142,7 +142,7 @@ fn binary_of_integers_wraps(device: &Device) {
 fn compare_knows_nan_and_signed_zero(device: &Device) {
     for op in Compare::ALL {
         each(32, shapes_and_seed(0, 6, 400), |(shape, seed)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let mut draw = Draw::new(seed);
                 let [left, right] = [(); 2].map(|()| narrowed(&mut draw, &shape));
                 let (a, b) = (draw.extremes(&left, dtype), draw.extremes(&right, dtype));
@@ -170,7 +170,7 @@ fn select_chooses_and_broadcasts(device: &Device) {
         let [when, left, right] = [(); 3].map(|()| narrowed(&mut draw, &shape));
         let condition = draw.integers(&when, DType::U8);
         let tc = draw.place_integers(device, &condition, DType::U8);
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (a, b) = (draw.extremes(&left, dtype), draw.extremes(&right, dtype));
             let (ta, tb) = (draw.place(device, &a, dtype), draw.place(device, &b, dtype));
             let expected = Expected::new(dtype, reference::select(&condition, &a, &b)).rounded_once();

@@ -23,7 +23,7 @@ const INTEGERS: [DType; 3] = [DType::I64, DType::U32, DType::U8];
 
 fn gather_rows_takes_any_table_and_index(device: &Device) {
     each(96, (shapes_and_seed(1, 4, 400), crate::draw::shapes(0, 2, 40)), |((table, seed), index)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &table, dtype);
             let at = draw.indices(&index, table[0]);
@@ -35,7 +35,7 @@ fn gather_rows_takes_any_table_and_index(device: &Device) {
 }
 
 fn gather_rows_decodes_and_rounds(device: &Device) {
-    for (from, to) in weight_dtypes().flat_map(|from| DType::FLOATS.map(|to| (from, to))) {
+    for (from, to) in weight_dtypes(device).flat_map(|from| device.floats().map(move |to| (from, to))) {
         let (x, t) = weight(device, [9, inner_length(from, 2)], from, 50);
         let mut draw = Draw::new(51);
         let at = draw.indices(&[3, 4], 9);
@@ -61,13 +61,13 @@ fn gather_rows_of_integers(device: &Device) {
 }
 
 fn gather_rows_of_packed_weights(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         let (_, t) = weight(device, [21, inner_length(dtype, 3)], dtype, 53);
         let packed = t.pack().expect("pack");
         let mut draw = Draw::new(54);
         let at = draw.indices(&[33], 21);
         let at = draw.place_indices(device, &at);
-        for to in DType::FLOATS {
+        for to in device.floats() {
             let rows = packed.embedding(&at, to).expect("rows of a packed weight");
             same_bits(&format!("rows of a packed {dtype} in {to}"), &rows, &t.embedding(&at, to).expect("rows"));
         }
@@ -76,7 +76,7 @@ fn gather_rows_of_packed_weights(device: &Device) {
 
 fn scatter_rows_lets_the_last_win(device: &Device) {
     each(96, shapes_and_seed(1, 4, 400), |(shape, seed)| {
-        for (to, from) in DType::FLOATS.into_iter().flat_map(|to| DType::FLOATS.map(|from| (to, from))) {
+        for (to, from) in device.floats().flat_map(|to| device.floats().map(move |from| (to, from))) {
             let mut draw = Draw::new(seed);
             let before = draw.floats(&shape, to);
             // The destination may be a view: its last axis turned inside.
@@ -105,7 +105,7 @@ fn scatter_rows_lets_the_last_win(device: &Device) {
 
 fn scatter_add_rows_sums_in_order(device: &Device) {
     each(64, (shapes_and_seed(0, 2, 100), crate::draw::shapes(0, 3, 20)), |((index, seed), row)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let rows = draw.below(6);
             let at = draw.indices(&index, rows);
@@ -125,7 +125,7 @@ fn take_reads_along_the_last_axis(device: &Device) {
         let at_shape = [&shape[..shape.len() - 1], &[draw.below(9)]].concat();
         let at = draw.indices(&at_shape, n);
         let index = draw.place_indices(device, &at);
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (x, t) = draw.input(device, &shape, dtype);
             let expected = Expected::new(dtype, reference::take(&x, &at)).rounded_once();
             check(&format!("{shape:?} at {at_shape:?}"), &Op::Take(Take), &[&t, &index], &[expected]);
@@ -150,7 +150,7 @@ fn take_backward_sums_into_places(device: &Device) {
         let at = draw.indices(&shape, length);
         let index = draw.place_indices(device, &at);
         let op = Op::TakeBackward(TakeBackward { length });
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (x, t) = draw.input(device, &shape, dtype);
             let sums = reference::take_backward(&x, &at, length);
             check(

@@ -38,7 +38,7 @@ fn cross_entropy_is_its_formula(device: &Device) {
         // A vocabulary of nothing has no loss to speak of.
         let last = shape.len() - 1;
         shape[last] = shape[last].max(1);
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &shape, dtype);
             let labels = labels(&mut draw, &shape[..last], shape[last]);
@@ -50,7 +50,7 @@ fn cross_entropy_is_its_formula(device: &Device) {
 }
 
 fn cross_entropy_of_extreme_logits(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(160);
         let mut x = draw.floats(&[4, 33], dtype);
         (0..33).for_each(|i| {
@@ -70,7 +70,7 @@ fn cross_entropy_of_extreme_logits(device: &Device) {
 
 fn cross_entropy_backward_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(1, 5, 800), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let wide = dtype.accumulator();
             let (rows, vocab) = (&shape[..shape.len() - 1], shape[shape.len() - 1]);
@@ -113,7 +113,7 @@ fn linear_expected(x: &Array, w: &Array, labels: &[u32], dtype: DType) -> [Expec
 }
 
 fn linear_cross_entropy_of_every_weight(device: &Device) {
-    for (dtype, x_dtype) in weight_dtypes().flat_map(|d| DType::FLOATS.map(|x| (d, x))) {
+    for (dtype, x_dtype) in weight_dtypes(device).flat_map(|d| device.floats().map(move |x| (d, x))) {
         for rows in [vec![], vec![7], vec![2, 3], vec![0]] {
             let k = inner_length(dtype, 1);
             let (w, tw) = weight(device, [37, k], dtype, 161);
@@ -133,7 +133,7 @@ fn linear_cross_entropy_of_every_weight(device: &Device) {
 }
 
 fn linear_cross_entropy_of_many_rows(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(163);
         let ((x, t), (w, tw)) = (draw.input(device, &[300, 19], dtype), draw.input(device, &[131, 19], dtype));
         let labels = labels(&mut draw, &[300], 131);
@@ -148,7 +148,7 @@ fn linear_cross_entropy_of_many_rows(device: &Device) {
 }
 
 fn linear_cross_entropy_of_packed_weights(device: &Device) {
-    for (dtype, x_dtype) in weight_dtypes().flat_map(|d| DType::FLOATS.map(|x| (d, x))) {
+    for (dtype, x_dtype) in weight_dtypes(device).flat_map(|d| device.floats().map(move |x| (d, x))) {
         let k = inner_length(dtype, 1);
         let (_, w) = weight(device, [37, k], dtype, 164);
         let packed = w.pack().expect("pack");
@@ -172,7 +172,7 @@ fn linear_cross_entropy_of_packed_weights(device: &Device) {
 }
 
 fn linear_cross_entropy_backward_of_every_weight(device: &Device) {
-    for (dtype, x_dtype) in weight_dtypes().flat_map(|d| DType::FLOATS.map(|x| (d, x))) {
+    for (dtype, x_dtype) in weight_dtypes(device).flat_map(|d| device.floats().map(move |x| (d, x))) {
         for (rows, weight_grad) in
             [vec![], vec![7], vec![2, 3], vec![0]].into_iter().flat_map(|r| [false, true].map(|g| (r.clone(), g)))
         {
@@ -185,7 +185,7 @@ fn linear_cross_entropy_backward_of_every_weight(device: &Device) {
 
 /// More than a tile of rows, hidden units and vocabulary, in lines that can be read 16 bytes at a time, and in others.
 fn linear_cross_entropy_backward_of_tiles(device: &Device) {
-    for (dtype, (vocab, k)) in DType::FLOATS.into_iter().flat_map(|d| [(72, 80), (67, 72)].map(|size| (d, size))) {
+    for (dtype, (vocab, k)) in device.floats().flat_map(|d| [(72, 80), (67, 72)].map(|size| (d, size))) {
         backward(device, (&[131], vocab, k), dtype, dtype, true);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = cases! {
 
 fn matmul_is_its_formula(device: &Device) {
     each(96, ([(); 3].map(|()| select(&LENGTHS[..])), proptest::prelude::any::<u64>()), |([m, k, n], seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let ((a, ta), (b, tb)) = (draw.input(device, &[m, k], dtype), draw.input(device, &[k, n], dtype));
             check(
@@ -40,7 +40,7 @@ fn matmul_is_its_formula(device: &Device) {
 fn matmul_broadcasts_its_batches(device: &Device) {
     let batches: [[&[usize]; 2]; 6] =
         [[&[3], &[]], [&[], &[2, 2]], [&[3, 1], &[2]], [&[2, 1, 3, 1], &[1, 2, 1, 2]], [&[0], &[1]], [&[1], &[4]]];
-    for ([left, right], dtype) in batches.into_iter().flat_map(|b| DType::FLOATS.map(|dtype| (b, dtype))) {
+    for ([left, right], dtype) in batches.into_iter().flat_map(|b| device.floats().map(move |dtype| (b, dtype))) {
         let mut draw = Draw::new(60);
         let (a, ta) = draw.input(device, &[left, &[5, 17]].concat(), dtype);
         let (b, tb) = draw.input(device, &[right, &[17, 3]].concat(), dtype);
@@ -49,7 +49,7 @@ fn matmul_broadcasts_its_batches(device: &Device) {
 }
 
 fn matmul_propagates_nan_and_infinity(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(61);
         let (mut a, b) = (draw.floats(&[5, 33], dtype), draw.floats(&[33, 7], dtype));
         (a.values[0], a.values[33 + 32], a.values[2 * 33 + 5]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY);
@@ -59,8 +59,7 @@ fn matmul_propagates_nan_and_infinity(device: &Device) {
 }
 
 fn matmul_of_many_tiles(device: &Device) {
-    for (dtype, [m, k, n]) in
-        DType::FLOATS.into_iter().flat_map(|dtype| [[131, 67, 97], [1, 1031, 33], [33, 1031, 1]].map(|s| (dtype, s)))
+    for (dtype, [m, k, n]) in device.floats().flat_map(|dtype| [[131, 67, 97], [1, 1031, 33], [33, 1031, 1]].map(|s| (dtype, s)))
     {
         let mut draw = Draw::new(62);
         let ((a, ta), (b, tb)) = (draw.input(device, &[m, k], dtype), draw.input(device, &[k, n], dtype));
@@ -134,7 +133,7 @@ fn halves_in_whole_pieces_do_not_depend_on_neighbours(device: &Device) {
 pub(crate) const NEIGHBOURS: [(usize, usize); 5] = [(0, 1), (43, 1), (4, 2), (13, 7), (0, 44)];
 
 fn matmul_rows_do_not_depend_on_neighbours(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(63);
         // More of them than a tile of any size has.
         let x = tensor(device, &draw.floats(&[131, 259], dtype), dtype);
@@ -183,7 +182,7 @@ impl Drawn {
         let (values, weight) = weight(device, [n, k], dtype, seed);
         let mut draw = Draw::new(seed + 1);
         // Half-trained layers keep their parts in other dtypes than the weight's.
-        let other = DType::FLOATS[draw.below(4)];
+        let other = draw.float(device);
         let bias = parts.0.then(|| draw.input(device, &[n], other));
         let adapter = parts.1.then(|| (draw.input(device, &[3, k], other), draw.input(device, &[n, 3], other)));
         let arrays =
@@ -201,7 +200,7 @@ impl Drawn {
     /// The same, its product multiplied row by row.
     pub(crate) fn with_factor(mut self, device: &Device, seed: u64) -> Self {
         let mut draw = Draw::new(seed);
-        let dtype = DType::FLOATS[draw.below(4)];
+        let dtype = draw.float(device);
         let (values, factor) = draw.input(device, &[self.weight.dim(0)], dtype);
         (self.layer.factor, self.factor) = (Some(values), Some(factor));
         self
@@ -261,11 +260,11 @@ pub(crate) const ACTIVATIONS: [Activations; 2] = [Activations::Exact, Activation
 const PARTS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 fn linear_of_every_weight(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         for (i, parts) in PARTS.into_iter().enumerate() {
             let k = inner_length(dtype, 1 + i % 2);
             let drawn = Drawn::new(device, [19, k], dtype, parts, 65 + i as u64);
-            for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+            for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
                 let (x, t) = Draw::new(66).input(device, &[3, k], x_dtype);
                 let op = Op::Linear(Linear { parts: drawn.parts(), activations });
                 let inputs = [vec![&t], drawn.inputs()].concat();
@@ -278,7 +277,7 @@ fn linear_of_every_weight(device: &Device) {
 
 fn linear_of_any_shape(device: &Device) {
     each(96, (shapes_and_seed(1, 4, 500), select(&LENGTHS[..])), |((shape, seed), n)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let drawn = Drawn::new(device, [n, shape[shape.len() - 1]], dtype, (seed % 2 == 0, seed % 3 == 0), seed);
             let (x, t) = Draw::new(seed + 7).input(device, &shape, dtype);
             let op = Op::Linear(Linear { parts: drawn.parts(), activations: Activations::Exact });
@@ -289,13 +288,13 @@ fn linear_of_any_shape(device: &Device) {
 }
 
 fn linear_of_packed_weights_has_the_same_bits(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         for (n, parts) in [(1, (false, false)), (7, (true, false)), (8, (false, false)), (33, (true, true)), (67, (false, true))]
         {
             let k = inner_length(dtype, 2);
             let drawn = Drawn::new(device, [n, k], dtype, parts, 67);
             let packed = drawn.packed();
-            for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+            for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
                 for rows in [1, 5, 17] {
                     let x = tensor(device, &Draw::new(68).floats(&[rows, k], x_dtype), x_dtype);
                     let run = |drawn: &Drawn| x.linear(drawn.projection(), activations).expect("linear");
@@ -311,7 +310,7 @@ fn linear_of_packed_weights_has_the_same_bits(device: &Device) {
 }
 
 fn linear_with_factor_and_dropout(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         for (i, (bias, adapter, p)) in
             [(false, false, None), (true, false, None), (true, true, None), (false, true, Some(0.5)), (true, true, Some(0.1))]
                 .into_iter()
@@ -323,7 +322,7 @@ fn linear_with_factor_and_dropout(device: &Device) {
                 drawn = drawn.with_dropout(device, p, [7 + i as u32, u32::MAX]);
             }
             for drawn in [drawn.clone(), drawn.clone().with_factor(device, 95), drawn.with_factor(device, 96).packed()] {
-                for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+                for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
                     // Rows are counted over all axes but the last.
                     let (x, t) = Draw::new(97).input(device, &[2, 3, k], x_dtype);
                     let op = Op::Linear(Linear { parts: drawn.parts(), activations });
@@ -360,7 +359,7 @@ fn dropout_keeps_what_its_probability_says(device: &Device) {
 }
 
 fn linear_rows_do_not_depend_on_neighbours(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         let k = inner_length(dtype, 2);
         let drawn = Drawn::new(device, [67, k], dtype, (true, true), 69);
         let packed = drawn.packed();
@@ -382,7 +381,7 @@ fn linear_rows_do_not_depend_on_neighbours(device: &Device) {
 }
 
 fn linear_reads_strided_inputs(device: &Device) {
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let k = inner_length(dtype, 1);
         let drawn = Drawn::new(device, [9, k], dtype, (true, true), 71);
         for seed in 72..76 {
@@ -402,7 +401,7 @@ fn bare(weight: Array) -> Layer {
 }
 
 fn linear_reads_weights_cut_out_of_larger_ones(device: &Device) {
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let unit = dtype.unit();
         let (values, whole) = match dtype {
             DType::Block(_) => weight(device, [23, 4 * unit], dtype, 85),
@@ -463,7 +462,7 @@ fn linear_of_the_largest_quants(device: &Device) {
 }
 
 fn linear_of_many_blocks(device: &Device) {
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let k = if dtype.block().is_some() { 2048 } else { 2051 };
         let drawn = Drawn::new(device, [11, k], dtype, (false, false), 88).packed();
         let (x, t) = Draw::new(89).input(device, &[5, k], DType::F32);
@@ -478,7 +477,7 @@ fn linear_of_many_blocks(device: &Device) {
 }
 
 fn linears_are_linears(device: &Device) {
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let k = inner_length(dtype, 1);
         let other = if dtype.block().is_some() { dtype } else { DType::BF16 };
         let drawn = [
@@ -486,7 +485,7 @@ fn linears_are_linears(device: &Device) {
             Drawn::new(device, [7, k], other, (false, true), 78),
             Drawn::new(device, [8, k], dtype, (false, false), 79).with_factor(device, 98),
         ];
-        for x_dtype in DType::FLOATS {
+        for x_dtype in device.floats() {
             let (x, t) = Draw::new(80).input(device, &[2, 3, k], x_dtype);
             let op = Op::Linears(Linears { parts: drawn.iter().map(Drawn::parts).collect(), activations });
             let inputs = std::iter::once(&t).chain(drawn.iter().flat_map(Drawn::inputs)).collect::<Vec<_>>();
@@ -509,10 +508,10 @@ fn linears_are_linears(device: &Device) {
 }
 
 fn linear_input_grad_of_every_weight(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         let k = inner_length(dtype, 1);
         let (w, tw) = weight(device, [21, k], dtype, 81);
-        for dy_dtype in DType::FLOATS {
+        for dy_dtype in device.floats() {
             for shape in [vec![21], vec![1, 21], vec![2, 3, 21], vec![0, 21], vec![17, 21]] {
                 let (dy, t) = Draw::new(82).input(device, &shape, dy_dtype);
                 let sums: Sums = reference::linear_input_grad(&dy, &w);
@@ -528,10 +527,10 @@ fn linear_input_grad_of_every_weight(device: &Device) {
 }
 
 fn linear_input_grad_of_packed_weights_has_the_same_bits(device: &Device) {
-    for dtype in weight_dtypes() {
+    for dtype in weight_dtypes(device) {
         let (_, w) = weight(device, [21, inner_length(dtype, 2)], dtype, 83);
         let packed = w.pack().expect("pack");
-        for dy_dtype in DType::FLOATS {
+        for dy_dtype in device.floats() {
             let dy = tensor(device, &Draw::new(84).floats(&[5, 21], dy_dtype), dy_dtype);
             let run = |w: &Tensor| dy.linear_input_grad(w).expect("gradient");
             same_bits(&format!("linear_input_grad of {dy_dtype} by packed {dtype}"), &run(&packed), &run(&w));

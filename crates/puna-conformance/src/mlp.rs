@@ -18,13 +18,13 @@ pub(crate) const CASES: &[Case] = cases! {
 
 fn swiglu_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let ((gate, tg), (up, tu)) = (draw.input(device, &shape, dtype), draw.input(device, &shape, dtype));
             check(&format!("{shape:?}"), &Op::SwiGlu, &[&tg, &tu], &[Expected::new(dtype, reference::swiglu(&gate, &up))]);
         }
     });
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         // Gates so far out that the exponential overflows or vanishes; NaN.
         let gate = Array::new(&[9], vec![-1000.0, -100.0, -88.0, -20.0, 0.0, 20.0, 100.0, 1000.0, f64::NAN]);
         let gate = reference::round_all(dtype, &gate);
@@ -36,7 +36,7 @@ fn swiglu_is_its_formula(device: &Device) {
 
 fn swiglu_backward_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(0, 6, 800), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let [(dy, td), (gate, tg), (up, tu)] = [(); 3].map(|()| draw.input(device, &shape, dtype));
             let expected = reference::swiglu_backward(&dy, &gate, &up).map(|sums| Expected::sums(dtype, &sums, 2));
@@ -77,22 +77,22 @@ const NONE: [(bool, bool); 3] = [(false, false); 3];
 const SOME: [(bool, bool); 3] = [(true, false), (false, true), (true, true)];
 
 fn gated_mlp_of_every_weight(device: &Device) {
-    for (dtype, parts) in weight_dtypes().flat_map(|d| [NONE, SOME].map(|p| (d, p))) {
+    for (dtype, parts) in weight_dtypes(device).flat_map(|d| [NONE, SOME].map(|p| (d, p))) {
         let k = inner_length(dtype, 1);
         let drawn = layers(device, [k, k], [dtype; 3], parts, 121);
-        for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+        for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
             let (x, t) = Draw::new(122).input(device, &[2, k], x_dtype);
             compare(&format!("{x_dtype} by {dtype}, {parts:?}, {activations:?}"), &t, &x, &drawn, activations);
         }
     }
-    for (dtype, drops) in weight_dtypes().flat_map(|d| [false, true].map(|drops| (d, drops))) {
+    for (dtype, drops) in weight_dtypes(device).flat_map(|d| [false, true].map(|drops| (d, drops))) {
         let k = inner_length(dtype, 1);
         let [mut gate, up, mut down] = layers(device, [k, k], [dtype; 3], [(false, true), (true, false), (true, true)], 129);
         if drops {
             (gate, down) = (gate.with_dropout(device, 0.1, [3, 1]), down.with_dropout(device, 0.5, [4, 1]));
         }
         let drawn = [gate, up.with_factor(device, 130), down.with_factor(device, 131)];
-        for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+        for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
             let (x, t) = Draw::new(132).input(device, &[2, k], x_dtype);
             compare(&format!("{x_dtype} by {dtype}, factors, dropping {drops}, {activations:?}"), &t, &x, &drawn, activations);
         }
@@ -111,7 +111,7 @@ fn gated_mlp_of_any_shape(device: &Device) {
         16,
         (shapes_and_seed(1, 4, 300), proptest::sample::select(&crate::draw::LENGTHS[..])),
         |((shape, seed), intermediate)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let drawn = layers(
                     device,
                     [shape[shape.len() - 1], intermediate],
@@ -127,11 +127,11 @@ fn gated_mlp_of_any_shape(device: &Device) {
 }
 
 fn gated_mlp_of_packed_weights_has_the_same_bits(device: &Device) {
-    for (dtype, parts) in weight_dtypes().flat_map(|d| [NONE, SOME].map(|p| (d, p))) {
+    for (dtype, parts) in weight_dtypes(device).flat_map(|d| [NONE, SOME].map(|p| (d, p))) {
         let k = inner_length(dtype, 1);
         let drawn = layers(device, [k, k], [dtype; 3], parts, 125);
         let packed = drawn.each_ref().map(Drawn::packed);
-        for (x_dtype, activations) in DType::FLOATS.into_iter().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+        for (x_dtype, activations) in device.floats().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
             let x = tensor(device, &Draw::new(126).floats(&[3, k], x_dtype), x_dtype);
             let run = |drawn: &[Drawn; 3]| x.gated_mlp(drawn.each_ref().map(Drawn::projection), activations).expect("gated_mlp");
             let what = format!("gated_mlp of {x_dtype} by packed {dtype}, {activations:?}");
@@ -145,7 +145,7 @@ fn gated_mlp_of_packed_weights_has_the_same_bits(device: &Device) {
 }
 
 fn gated_mlp_rows_do_not_depend_on_neighbours(device: &Device) {
-    for (dtype, activations) in weight_dtypes().flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| ACTIVATIONS.map(|a| (d, a))) {
         let k = inner_length(dtype, 2);
         let drawn = layers(device, [k, k], [dtype; 3], NONE, 127).each_ref().map(Drawn::packed);
         let x = tensor(device, &Draw::new(128).floats(&[44, k], DType::F32), DType::F32);

@@ -29,7 +29,7 @@ fn expected(x: &Array, weight: Option<&Array>, eps: f64, dtype: DType) -> [Expec
 
 fn rms_norm_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(1, 6, 800), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let (x, t) = draw.input(device, &shape, dtype);
             let (w, tw) = draw.input(device, &shape[shape.len() - 1..], dtype);
@@ -51,7 +51,7 @@ fn rms_norm_is_its_formula(device: &Device) {
 }
 
 fn rms_norm_takes_a_weight_of_any_float(device: &Device) {
-    for (dtype, other) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|o| (d, o))) {
+    for (dtype, other) in device.floats().flat_map(|d| device.floats().map(move |o| (d, o))) {
         let mut draw = Draw::new(90);
         let ((x, t), (w, tw)) = (draw.input(device, &[5, 131], dtype), draw.input(device, &[131], other));
         // Where x is no f64, a weight that is is read in f32.
@@ -66,7 +66,7 @@ fn rms_norm_takes_a_weight_of_any_float(device: &Device) {
 }
 
 fn rms_norm_of_extreme_rows(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(91);
         let mut x = draw.floats(&[6, 67], dtype);
         // A row of zeros, one of small and one of large numbers, one with NaN, one with infinity.
@@ -89,7 +89,7 @@ fn rms_norm_of_extreme_rows(device: &Device) {
 }
 
 fn rms_norm_rows_do_not_depend_on_neighbours(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut draw = Draw::new(92);
         let x = tensor(device, &draw.floats(&[44, 1031], dtype), dtype);
         let w = tensor(device, &draw.floats(&[1031], dtype), dtype);
@@ -111,7 +111,7 @@ fn rms_norm_rows_do_not_depend_on_neighbours(device: &Device) {
 
 fn add_rms_norm_is_the_sum_and_its_norm(device: &Device) {
     each(96, shapes_and_seed(1, 6, 800), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let ((stream, ts), (x, tx)) = (draw.input(device, &shape, dtype), draw.input(device, &shape, dtype));
             let other = DType::FLOATS[draw.below(if dtype == DType::F64 { 4 } else { 3 }) + usize::from(dtype != DType::F64)];
@@ -126,7 +126,7 @@ fn add_rms_norm_is_the_sum_and_its_norm(device: &Device) {
 
 fn rms_norm_backward_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let (n, rows) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);
             let ((dy, tdy), (x, tx)) = (draw.input(device, &shape, dtype), draw.input(device, &shape, dtype));

@@ -92,7 +92,7 @@ fn adamw_step(device: &Device, Step { shape, dtype, gradient, master, step, seed
 
 fn adamw_is_its_formula(device: &Device) {
     each(32, shapes_and_seed(0, 4, 500), |(shape, seed)| {
-        for (dtype, gradient) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|g| (d, g))) {
+        for (dtype, gradient) in device.floats().flat_map(|d| device.floats().map(move |g| (d, g))) {
             for (master, lower) in [(false, false), (false, true), (true, false), (true, true)] {
                 adamw_step(
                     device,
@@ -104,7 +104,7 @@ fn adamw_is_its_formula(device: &Device) {
 }
 
 fn adamw_of_late_steps(device: &Device) {
-    for (dtype, step) in DType::FLOATS.into_iter().flat_map(|d| [1.0, 2.0, 100.0, 100_000.0].map(|s| (d, s))) {
+    for (dtype, step) in device.floats().flat_map(|d| [1.0, 2.0, 100.0, 100_000.0].map(|s| (d, s))) {
         for lower in [false, true] {
             adamw_step(device, Step { shape: vec![131], dtype, gradient: dtype, master: false, step, seed: 170, lower });
         }
@@ -112,17 +112,18 @@ fn adamw_of_late_steps(device: &Device) {
 }
 
 fn adamw_over_steps(device: &Device) {
-    // Ten steps in f64 against the formula in f64: an error of the state would add up.
+    // Ten steps in f64, where the device has it, against the formula in f64: an error of the state would add up.
+    let dtype = device.floats().next().expect("every device has a float");
     let op = AdamW { beta2: 0.95, ..ADAMW };
     let mut draw = Draw::new(171);
-    let w = draw.floats(&[33], DType::F64);
-    let tw = tensor(device, &w, DType::F64);
-    let [m, v] = [(); 2].map(|()| Tensor::zeros(33, DType::F64, device).expect("zeros"));
+    let w = draw.floats(&[33], dtype);
+    let tw = tensor(device, &w, dtype);
+    let [m, v] = [(); 2].map(|()| Tensor::zeros(33, dtype, device).expect("zeros"));
     let mut states: Vec<AdamWState> = w.values.iter().map(|&w| AdamWState { w, m: 0.0, v: 0.0 }).collect();
     let lr = reference::round(DType::F32, 1e-3);
     for step in 1..=10 {
-        let g = draw.floats(&[33], DType::F64);
-        let tg = tensor(device, &g, DType::F64);
+        let g = draw.floats(&[33], dtype);
+        let tg = tensor(device, &g, dtype);
         let [tlr, tstep, tscale] = [lr, f64::from(step), 1.0].map(|value| scalar(device, value));
         let inputs = StepInputs { weight: &tw, states: [&m, &v], gradient: &tg, master: None, decay: DECAY };
         op.clone().step(&[inputs], [&tlr, &tstep, &tscale]).expect("adamw");
@@ -133,7 +134,7 @@ fn adamw_over_steps(device: &Device) {
     }
     let expected = Array::new(&[33], states.iter().map(|s| s.w).collect());
     let size = expected.map(|v| v.abs() + 0.1);
-    Expected::new(DType::F64, expected).sum(size, 100).compare("ten steps", &tw);
+    Expected::new(dtype, expected).sum(size, 100).compare("ten steps", &tw);
 }
 
 /// A parameter with what belongs to it, in tensors of its own.
@@ -162,7 +163,7 @@ impl Many {
 fn many(device: &Device) -> Vec<Many> {
     let mut draw = Draw::new(172);
     let lengths = [1, 0, 3, 255, 256, 257, 2047, 2048, 2049, 4096, 4097, 0, 6145, 17, 8192, 1];
-    let dtypes = DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|g| (d, g)));
+    let dtypes = device.floats().flat_map(|d| device.floats().map(move |g| (d, g)));
     let each = dtypes.chain([(DType::BF16, DType::BF16); 16]).zip(lengths.into_iter().cycle()).enumerate();
     let made = each.map(|(i, ((dtype, gradient), n))| {
         let (wide, shape) = (dtype.accumulator(), [n]);
@@ -210,7 +211,7 @@ fn sgd_of_many_is_that_of_each(device: &Device) {
 
 fn sgd_is_its_formula(device: &Device) {
     each(32, shapes_and_seed(0, 4, 500), |(shape, seed)| {
-        for (dtype, gradient) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|g| (d, g))) {
+        for (dtype, gradient) in device.floats().flat_map(|d| device.floats().map(move |g| (d, g))) {
             for (master, lower) in [(false, false), (false, true), (true, false), (true, true)] {
                 let mut draw = Draw::new(seed);
                 let wide = dtype.accumulator();

@@ -33,7 +33,7 @@ fn reduce_expected(kind: ReduceKind, x: &Array, axes: &[usize], keep: bool, dtyp
 fn reduce_is_its_formula(device: &Device) {
     for kind in ReduceKind::ALL {
         each(96, shapes_and_seed(0, 6, 1500), |(shape, seed)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let mut draw = Draw::new(seed);
                 let (x, t) = draw.input(device, &shape, dtype);
                 let (axes, keep) = (some_axes(&mut draw, shape.len()), draw.below(2) == 0);
@@ -45,7 +45,7 @@ fn reduce_is_its_formula(device: &Device) {
 }
 
 fn reduce_of_extreme_values(device: &Device) {
-    for (kind, dtype) in ReduceKind::ALL.into_iter().flat_map(|kind| DType::FLOATS.map(|dtype| (kind, dtype))) {
+    for (kind, dtype) in ReduceKind::ALL.into_iter().flat_map(|kind| device.floats().map(move |dtype| (kind, dtype))) {
         let mut draw = Draw::new(20);
         // Half of the rows without NaN, so that what is beside it is seen.
         let x = draw.extremes(&[40, 7], dtype);
@@ -83,7 +83,7 @@ fn reduce_of_integers_is_exact(device: &Device) {
 }
 
 fn reduce_of_long_axes(device: &Device) {
-    for (kind, dtype) in ReduceKind::ALL.into_iter().flat_map(|kind| DType::FLOATS.map(|dtype| (kind, dtype))) {
+    for (kind, dtype) in ReduceKind::ALL.into_iter().flat_map(|kind| device.floats().map(move |dtype| (kind, dtype))) {
         let mut draw = Draw::new(21);
         for (shape, axes) in
             [(vec![3, 5003], vec![1]), (vec![5003, 3], vec![0]), (vec![70, 3, 70], vec![2, 0]), (vec![9001], vec![0])]
@@ -96,7 +96,7 @@ fn reduce_of_long_axes(device: &Device) {
 }
 
 fn reduce_does_not_depend_on_neighbours(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = tensor(device, &Draw::new(22).floats(&[44, 1001], dtype), dtype);
         let all = x.sum(1).expect("sum");
         for (start, length) in [(0, 1), (7, 2), (20, 7)] {
@@ -108,7 +108,7 @@ fn reduce_does_not_depend_on_neighbours(device: &Device) {
 
 fn arg_reduce_finds_the_first(device: &Device) {
     each(96, shapes_and_seed(1, 6, 1500), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
             let axis = draw.below(shape.len());
             if shape[axis] == 0 {
@@ -142,7 +142,7 @@ fn arg_reduce_of_integers(device: &Device) {
 
 fn cum_sum_adds_in_order(device: &Device) {
     each(64, shapes_and_seed(1, 6, 600), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             let sums = reference::cum_sum(&x);
             check(&format!("{shape:?}"), &Op::CumSum, &[&t], &[Expected::sums(dtype, &sums, shape[shape.len() - 1])]);
@@ -153,7 +153,7 @@ fn cum_sum_adds_in_order(device: &Device) {
 fn sort_is_stable_with_nan_largest(device: &Device) {
     for descending in [false, true] {
         each(64, shapes_and_seed(1, 6, 800), |(shape, seed)| {
-            for dtype in DType::FLOATS {
+            for dtype in device.floats() {
                 let mut draw = Draw::new(seed);
                 let x =
                     if draw.below(2) == 0 { draw.extremes(&shape, dtype) } else { draw.floats(&shape, dtype).map(|v| v.round()) };

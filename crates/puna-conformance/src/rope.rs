@@ -39,9 +39,10 @@ fn rope_turns_pairs(device: &Device) {
     let shapes =
         (select(&[0usize, 1, 3, 17][..]), select(&[0usize, 1, 3, 5][..]), select(&[0usize, 2, 6, 16, 34, 64][..]), any::<u64>());
     each(96, shapes, |(tokens, heads, dim, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let mut draw = Draw::new(seed);
-            let table = if draw.below(2) == 0 { DType::F64 } else { DType::F32 };
+            let widest = device.floats().next().expect("every device has a float");
+            let table = if draw.below(2) == 0 { widest } else { DType::F32 };
             let (cos, sin) = tables(13, dim / 2, table);
             let (tcos, tsin) = (draw.place(device, &cos, table), draw.place(device, &sin, table));
             let positions = draw.indices(&[tokens], 13);
@@ -58,9 +59,10 @@ fn rope_turns_pairs(device: &Device) {
 }
 
 fn rope_inverse_turns_back(device: &Device) {
-    let (cos, sin) = tables(9, 8, DType::F64);
-    let (tcos, tsin) = (tensor(device, &cos, DType::F64), tensor(device, &sin, DType::F64));
-    let (x, t) = Draw::new(110).input(device, &[5, 3, 16], DType::F64);
+    let dtype = device.floats().next().expect("every device has a float");
+    let (cos, sin) = tables(9, 8, dtype);
+    let (tcos, tsin) = (tensor(device, &cos, dtype), tensor(device, &sin, dtype));
+    let (x, t) = Draw::new(110).input(device, &[5, 3, 16], dtype);
     let positions = indices_tensor(device, &[8, 0, 3, 3, 1], &[5]);
     for pairs in PAIRS {
         let there = t.rope(&tcos, &tsin, &positions, pairs).expect("rope");
@@ -68,7 +70,7 @@ fn rope_inverse_turns_back(device: &Device) {
             .apply(&[&there, &tcos, &tsin, &positions])
             .and_then(|o| o.one())
             .expect("rope");
-        Expected::new(DType::F64, x.clone()).sum(x.map(|v| v.abs() + 4.0), 4).compare("there and back", &back);
+        Expected::new(dtype, x.clone()).sum(x.map(|v| v.abs() + 4.0), 4).compare("there and back", &back);
     }
 }
 
@@ -76,7 +78,7 @@ fn halves_equals_interleaved_after_permutation(device: &Device) {
     let (cos, sin) = tables(9, 8, DType::F32);
     let (tcos, tsin) = (tensor(device, &cos, DType::F32), tensor(device, &sin, DType::F32));
     let positions = indices_tensor(device, &[8, 0, 3, 3, 1], &[5]);
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = tensor(device, &Draw::new(111).floats(&[5, 3, 16], dtype), dtype);
         // [halves, pairs] to [pairs, halves], inside a head.
         let interleave = |x: &Tensor| x.reshape([5, 3, 2, 8])?.transpose(2, 3)?.reshape([5, 3, 16]);
@@ -168,7 +170,7 @@ fn write_and_compare(device: &Device, seed: u64, dtype: DType, pages: DType, str
 }
 
 fn rope_and_cache_turns_and_writes(device: &Device) {
-    for (dtype, pages) in DType::FLOATS.into_iter().flat_map(|d| DType::FLOATS.map(|p| (d, p))) {
+    for (dtype, pages) in device.floats().flat_map(|d| device.floats().map(move |p| (d, p))) {
         for lower in [false, true] {
             write_and_compare(device, 113, dtype, pages, false, lower);
         }
@@ -176,7 +178,7 @@ fn rope_and_cache_turns_and_writes(device: &Device) {
 }
 
 fn rope_and_cache_writes_pages_of_any_strides(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         for lower in [false, true] {
             write_and_compare(device, 114, dtype, dtype, true, lower);
         }

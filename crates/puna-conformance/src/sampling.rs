@@ -158,7 +158,7 @@ fn settings() -> Vec<SamplingParameters> {
 }
 
 fn sample_is_its_steps(device: &Device) {
-    for (dtype, vocab) in DType::FLOATS.into_iter().flat_map(|d| [1, 3, 17, 64, 1031].map(|v| (d, v))) {
+    for (dtype, vocab) in device.floats().flat_map(|d| [1, 3, 17, 64, 1031].map(|v| (d, v))) {
         for seed in 0..3 {
             let mut draw = Draw::new(190 + seed);
             let rows: Vec<SampleRow> = settings().into_iter().map(|p| row(&mut draw, vocab, dtype, p)).collect();
@@ -170,7 +170,7 @@ fn sample_is_its_steps(device: &Device) {
 
 fn greedy_takes_the_largest_and_the_lowest_of_equal(device: &Device) {
     let greedy = SamplingParameters { temperature: 0.0, ..SamplingParameters::default() };
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let mut one = row(&mut Draw::new(193), 9, dtype, greedy);
         (one.history, one.bias) = (vec![], vec![]);
         one.logits = vec![1.0, 4.0, -2.0, 4.0, 0.0, 3.0, 4.0, f64::NEG_INFINITY, 1.0];

@@ -36,7 +36,7 @@ fn log_softmax_expected(x: &Array, dtype: DType) -> Expected {
 
 fn softmax_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             check(&format!("{shape:?}"), &Op::Softmax, &[&t], &[softmax_expected(&x, dtype)]);
         }
@@ -62,14 +62,14 @@ fn extreme_rows(dtype: DType) -> Array {
 }
 
 fn softmax_of_extreme_rows(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = extreme_rows(dtype);
         check("extreme rows", &Op::Softmax, &[&tensor(device, &x, dtype)], &[softmax_expected(&x, dtype)]);
     }
 }
 
 fn softmax_rows_do_not_depend_on_neighbours(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = tensor(device, &Draw::new(102).floats(&[44, 517], dtype), dtype);
         let all = x.softmax().expect("softmax");
         for (start, rows) in crate::matmul::NEIGHBOURS {
@@ -81,7 +81,7 @@ fn softmax_rows_do_not_depend_on_neighbours(device: &Device) {
 
 fn log_softmax_is_its_formula(device: &Device) {
     each(96, shapes_and_seed(1, 6, 1200), |(shape, seed)| {
-        for dtype in DType::FLOATS {
+        for dtype in device.floats() {
             let (x, t) = Draw::new(seed).input(device, &shape, dtype);
             check(&format!("{shape:?}"), &Op::LogSoftmax, &[&t], &[log_softmax_expected(&x, dtype)]);
         }
@@ -91,7 +91,7 @@ fn log_softmax_is_its_formula(device: &Device) {
 }
 
 fn log_softmax_of_extreme_rows(device: &Device) {
-    for dtype in DType::FLOATS {
+    for dtype in device.floats() {
         let x = extreme_rows(dtype);
         check("extreme rows", &Op::LogSoftmax, &[&tensor(device, &x, dtype)], &[log_softmax_expected(&x, dtype)]);
     }

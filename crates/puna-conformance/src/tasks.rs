@@ -15,7 +15,9 @@ pub(crate) const CASES: &[Case] = cases! {
 };
 
 /// The dtypes that take each of a kernel's ways: f64, f32, a half.
-const DTYPES: [DType; 3] = [DType::F64, DType::F32, DType::BF16];
+fn dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
+    device.floats().filter(|dtype| *dtype != DType::F16)
+}
 const ROWS: usize = 613;
 const N: usize = 129;
 const SHAPE: [usize; 2] = [ROWS, N];
@@ -30,7 +32,7 @@ fn both(device: &Device, seed: u64, shape: &[usize], dtype: DType) -> Vec<(Array
 }
 
 fn large_elementwise(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let other = Draw::new(241).floats(&SHAPE, dtype);
         let row = Draw::new(242).floats(&[N], dtype);
         for (x, t) in both(device, 240, &SHAPE, dtype) {
@@ -53,7 +55,7 @@ fn large_elementwise(device: &Device) {
 }
 
 fn large_reductions(device: &Device) {
-    for (dtype, (kind, axes)) in DTYPES.into_iter().flat_map(|d| {
+    for (dtype, (kind, axes)) in dtypes(device).flat_map(|d| {
         ReduceKind::ALL.into_iter().flat_map(|k| [vec![0], vec![1], vec![0, 1]].map(|a| (k, a))).map(move |k| (d, k))
     }) {
         for (x, t) in both(device, 243, &SHAPE, dtype) {
@@ -70,7 +72,7 @@ fn large_reductions(device: &Device) {
 }
 
 fn large_sorts_and_scans(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         for (x, t) in both(device, 244, &SHAPE, dtype) {
             check("large", &Op::CumSum, &[&t], &[Expected::sums(dtype, &reference::cum_sum(&x), N)]);
             let (values, places) = reference::sort(true, &x);
@@ -81,7 +83,7 @@ fn large_sorts_and_scans(device: &Device) {
 }
 
 fn large_copies(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         for (x, t) in both(device, 245, &SHAPE, dtype) {
             check("large", &Op::Contiguous, &[&t], &[Expected::new(dtype, x.clone()).rounded_once()]);
             for axis in [0, 1] {
@@ -101,7 +103,7 @@ fn large_copies(device: &Device) {
 }
 
 fn large_casts(device: &Device) {
-    for (from, to) in DType::FLOATS.into_iter().flat_map(|f| DType::FLOATS.map(|t| (f, t))) {
+    for (from, to) in device.floats().flat_map(|f| device.floats().map(move |t| (f, t))) {
         for (x, t) in both(device, 246, &SHAPE, from) {
             check(
                 &format!("large, {from} to {to}"),
@@ -123,7 +125,7 @@ fn large_casts(device: &Device) {
         let shape = [130, 2 * block.values()];
         let (bytes, values) = crate::blocks::random_blocks(block, &shape, 249);
         let w = Tensor::from_bytes(&bytes, DType::Block(block), shape, device).expect("blocks");
-        for dtype in DTYPES {
+        for dtype in dtypes(device) {
             check(
                 &format!("large, {block}"),
                 &Op::Cast(Cast { dtype }),
@@ -137,7 +139,7 @@ fn large_casts(device: &Device) {
 }
 
 fn large_fills(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let t = Tensor::full(0.3, SHAPE, dtype, device).expect("full");
         Expected::new(dtype, Array::from_fn(&SHAPE, |_| 0.3)).rounded_once().compare("full, large", &t);
     }
@@ -146,7 +148,7 @@ fn large_fills(device: &Device) {
 }
 
 fn large_gathers_and_scatters(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let mut draw = Draw::new(250);
         let at = draw.indices(&[ROWS], ROWS);
         let index = indices_tensor(device, &at.values, &[ROWS]);
@@ -175,7 +177,7 @@ fn large_gathers_and_scatters(device: &Device) {
 }
 
 fn large_norms(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let w = Draw::new(253).floats(&[N], dtype);
         let tw = tensor(device, &w, dtype);
         let more = Draw::new(254).floats(&SHAPE, dtype);
@@ -212,7 +214,7 @@ fn large_rope(device: &Device) {
     let [tcos, tsin] = [&cos, &sin].map(|t| tensor(device, t, DType::F32));
     let positions = Draw::new(255).indices(&[tokens], 40);
     let tp = indices_tensor(device, &positions.values, &[tokens]);
-    for (dtype, pairs) in DTYPES.into_iter().flat_map(|d| [RopePairs::Interleaved, RopePairs::Halves].map(|p| (d, p))) {
+    for (dtype, pairs) in dtypes(device).flat_map(|d| [RopePairs::Interleaved, RopePairs::Halves].map(|p| (d, p))) {
         for (x, t) in both(device, 256, &[tokens, heads, dim], dtype) {
             let y = reference::rope(&x, &cos, &sin, &positions.values, pairs, false);
             let size = y.map(|v| v.abs() + 4.0);
@@ -230,7 +232,7 @@ fn large_cache_writes(device: &Device) {
     let [tokens, heads, dim, page_size, count] = [301, 4, 32, 16, 30];
     let [cos, sin] = tables(dim / 2);
     let [tcos, tsin] = [&cos, &sin].map(|t| tensor(device, t, DType::F32));
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let mut draw = Draw::new(257);
         let positions = draw.indices(&[tokens], 40);
         let slots: Vec<u32> = draw.order(page_size * count)[..tokens].iter().map(|&slot| slot as u32).collect();
@@ -263,7 +265,7 @@ fn large_cache_writes(device: &Device) {
 }
 
 fn large_softmax(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         for (x, t) in both(device, 258, &SHAPE, dtype) {
             let y = reference::softmax(&x);
             let size = y.map(|v| v.abs() * 8.0);
@@ -276,7 +278,7 @@ fn large_softmax(device: &Device) {
 }
 
 fn large_mlp_parts(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let (dy, up) = (Draw::new(260).floats(&SHAPE, dtype), Draw::new(261).floats(&SHAPE, dtype));
         let (td, tu) = (tensor(device, &dy, dtype), tensor(device, &up, dtype));
         for (gate, tg) in both(device, 259, &SHAPE, dtype) {
@@ -288,7 +290,7 @@ fn large_mlp_parts(device: &Device) {
 }
 
 fn large_losses(device: &Device) {
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let wide = dtype.accumulator();
         let labels = Draw::new(263).indices(&[ROWS], N);
         let tl = indices_tensor(device, &labels.values, &[ROWS]);
@@ -316,7 +318,7 @@ fn large_optimizer_steps(device: &Device) {
     let one = tensor(device, &Array::new(&[], vec![1.0]), DType::F32);
     let step = tensor(device, &Array::new(&[], vec![3.0]), DType::F32);
     let lr = tensor(device, &Array::new(&[], vec![0.125]), DType::F32);
-    for dtype in DTYPES {
+    for dtype in dtypes(device) {
         let wide = dtype.accumulator();
         let mut draw = Draw::new(264);
         let [w, g] = [(); 2].map(|()| draw.floats(&SHAPE, dtype));
@@ -364,7 +366,7 @@ fn large_random(device: &Device) {
 
 fn large_linear(device: &Device) {
     use crate::blocks::{inner_length, weight_dtypes};
-    for (dtype, activations) in weight_dtypes().flat_map(|d| crate::matmul::ACTIVATIONS.map(|a| (d, a))) {
+    for (dtype, activations) in weight_dtypes(device).flat_map(|d| crate::matmul::ACTIVATIONS.map(|a| (d, a))) {
         let k = inner_length(dtype, 1);
         // More weight rows than a panel, more rows than a tile: every remainder.
         let drawn = crate::matmul::Drawn::new(device, [531, k], dtype, (true, false), 265).packed();

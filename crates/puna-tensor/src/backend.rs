@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Buffer, HostBytes, Op, Result, Tensor};
+use crate::{Buffer, DType, HostBytes, Op, Result, Tensor};
 
 /// What a device must be able to do. Object-safe: anyone can write one without touching this crate.
 ///
@@ -63,6 +63,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Computes `op`, reading `inputs`, into `outputs`, which are new and contiguous (in-place ops change the inputs that
     /// [`Op::changes`] names). `Unsupported` follows from the op, dtypes and layouts alone, never from values.
     fn execute(&self, op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<Execution>;
+
+    /// Whether it computes with elements of this dtype; every device holds, moves and gives back those of all.
+    fn computes_in(&self, dtype: DType) -> bool {
+        let _ = dtype;
+        true
+    }
 
     /// Waits for all that was enqueued.
     fn synchronize(&self) -> Result<()>;

@@ -56,6 +56,12 @@ impl Device {
         &*self.0.backend
     }
 
+    /// The float dtypes that it computes in, widest first: many GPUs have no f64.
+    pub fn floats(&self) -> impl Iterator<Item = DType> + Clone + use<> {
+        let device = self.clone();
+        DType::FLOATS.into_iter().filter(move |dtype| device.backend().computes_in(*dtype))
+    }
+
     /// Whether both are the same device.
     pub fn is_same(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -28,8 +28,11 @@ fn values(tensor: &Tensor) -> crate::Result<Vec<f64>> {
         let tensor = tensor.unpack()?;
         match tensor.dtype() {
             DType::I64 => Ok(tensor.to_vec::<i64>()?.into_iter().map(|v| v as f64).collect()),
-            DType::Block(_) => Ok(tensor.cast(DType::F32)?.to_vec::<f32>()?.into_iter().map(f64::from).collect()),
-            _ => tensor.cast(DType::F64)?.to_vec::<f64>(),
+            DType::U32 => Ok(tensor.to_vec::<u32>()?.into_iter().map(f64::from).collect()),
+            DType::U8 => Ok(tensor.to_vec::<u8>()?.into_iter().map(f64::from).collect()),
+            DType::F64 => tensor.to_vec::<f64>(),
+            // Exact: all others are narrower.
+            _ => Ok(tensor.cast(DType::F32)?.to_vec::<f32>()?.into_iter().map(f64::from).collect()),
         }
     })
 }

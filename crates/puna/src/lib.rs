@@ -18,6 +18,7 @@
 //! | `cpu` (default) | the CPU back end |
 //! | `cuda` | the CUDA back end |
 //! | `cuda-prebuilt` | its kernels built in: a machine with the driver alone runs them |
+//! | `wgpu` | the back end of all other GPUs: Vulkan, Metal, Direct3D |
 //! | `train` | gradients, optimisers, data sets, trainer |
 //! | `plot` | a picture of a training's loss |
 //! | `hub` | downloads from the Hugging Face Hub; its cache is read without it |
@@ -37,6 +38,8 @@ pub use puna_tensor as tensor;
 pub use puna_tokenizer as tokenizer;
 #[cfg(feature = "train")]
 pub use puna_train as train;
+#[cfg(feature = "wgpu")]
+pub use puna_wgpu as wgpu;
 
 pub use device::{DeviceError, device, device_with_threads};
 

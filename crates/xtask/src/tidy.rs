@@ -5,8 +5,13 @@ use std::fs;
 use crate::{Result, root};
 
 /// Where each op family has its file.
-const ROOMS: [&str; 4] =
-    ["crates/puna-tensor/src/op", "crates/puna-cpu/src/ops", "crates/puna-cuda/src/ops", "crates/puna-conformance/src"];
+const ROOMS: [&str; 5] = [
+    "crates/puna-tensor/src/op",
+    "crates/puna-cpu/src/ops",
+    "crates/puna-cuda/src/ops",
+    "crates/puna-wgpu/src/ops",
+    "crates/puna-conformance/src",
+];
 
 /// Where each family that has derivatives has its file.
 const RULES: &str = "crates/puna-autograd/src/rules";

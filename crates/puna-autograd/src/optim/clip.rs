@@ -15,19 +15,20 @@ pub struct Clipped {
 /// How many squares are summed in f32 before f64 takes over: few enough for seven digits, enough that f64 costs nothing.
 const RUN: usize = 64;
 
-/// In f64, `[]`.
+/// In f64, or the widest float that the device computes in: `[]`.
 fn sum_of_squares(x: &Tensor) -> Result<Tensor> {
+    let wide = x.device().floats().next().unwrap_or(DType::F32);
     let n = x.elements();
     if n % RUN != 0 || !x.layout().is_contiguous() {
-        return x.cast(DType::F64)?.square()?.sum_all();
+        return x.cast(wide)?.square()?.sum_all();
     }
-    x.reshape([n / RUN, RUN])?.square()?.sum(1)?.cast(DType::F64)?.sum_all()
+    x.reshape([n / RUN, RUN])?.square()?.sum(1)?.cast(wide)?.sum_all()
 }
 
 /// Clipping by the global norm: the square root of the sum of squares over all parameters.
 ///
 /// `scale`: the factor that gradients have anyway, such as 1 over the number of labels. `max_norm`: infinity clips nothing. Squares
-/// are summed in f64, but for runs of 64 in f32. Pascanu and others 2013, arXiv 1211.5063.
+/// are summed in f64 (on devices that have none in f32, by halves), but for runs of 64 in f32. Pascanu and others 2013, arXiv 1211.5063.
 ///
 /// Errors: a parameter without a gradient; a gradient that is not finite, the first by name.
 pub fn clip(parameters: &[(String, Tensor)], gradients: &Gradients, scale: f64, max_norm: f64) -> Result<Clipped> {
@@ -40,7 +41,7 @@ pub fn clip(parameters: &[(String, Tensor)], gradients: &Gradients, scale: f64, 
         match sums.is_empty() {
             true => Ok(Vec::new()),
             // One transfer for all.
-            false => Tensor::concat(&sums.iter().collect::<Vec<_>>(), 0)?.to_vec::<f64>(),
+            false => Tensor::concat(&sums.iter().collect::<Vec<_>>(), 0)?.cast(DType::F64)?.to_vec::<f64>(),
         }
     })?;
     if let Some(at) = sums.iter().position(|sum| !sum.is_finite()) {

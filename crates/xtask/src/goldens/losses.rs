@@ -16,7 +16,7 @@ const TEMPERATURE: f64 = 2.0;
 const BETA: f64 = 0.1;
 
 pub(super) fn check(label: &str, file: &SafeTensors<'_>, device: &Device, report: &mut Report<'_>) {
-    for dtype in [DType::F32, DType::F64] {
+    for dtype in device.floats().filter(|dtype| matches!(dtype, DType::F64 | DType::F32)) {
         report.tell(format!("{label} distillation {dtype}"), distillation(file, dtype, device));
         report.tell(format!("{label} preferences {dtype}"), preferences(file, dtype, device));
     }

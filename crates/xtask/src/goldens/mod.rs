@@ -70,6 +70,7 @@ pub(crate) fn device_of(name: &str, threads: Option<NonZeroUsize>) -> Result<Dev
         _ => match name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             // Not by a feature of the facade: what is built from the root would build it for every example.
             Some(index) => Ok(puna_cuda::device(index, puna_cuda::Options::default())?),
+            None if name.starts_with("wgpu") => Ok(puna_wgpu::device(&name.parse()?, puna_wgpu::Options::default())?),
             None => Ok(puna::device_with_threads(name, threads)?),
         },
     }

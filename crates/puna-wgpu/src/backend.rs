@@ -1,0 +1,344 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use puna_tensor::{Arrival, Backend, Buffer, DType, Error, Execution, Kind, Op, Result, Shape, Tensor};
+
+use crate::adapter::{AdapterInfo, Choice, choose};
+use crate::encoder::Encoder;
+use crate::faults::{Faults, at_once, one_line};
+use crate::launch::{Grid, Parameters};
+use crate::memory::{First, Memory, MemoryUse, Pool};
+use crate::ops;
+use crate::pipeline::Pipelines;
+use crate::read::{Reading, Staged};
+use crate::source::{Access, MOST_BINDINGS, Number, OFFSET_WORDS, Unit};
+use crate::view::View;
+
+/// An adapter as a back end: memory, compiled kernels, and what is recorded for it.
+pub(crate) struct Wgpu {
+    encoder: Arc<Encoder>,
+    pool: Arc<Pool>,
+    pipelines: Pipelines,
+    name: String,
+    adapter: String,
+    /// The most bytes of a buffer that a kernel sees at once.
+    window: usize,
+    /// Where such a part may begin.
+    alignment: usize,
+    /// What stands where a kernel is given nothing, to read or to write.
+    nothing: [wgpu::Buffer; 2],
+}
+
+/// The bytes that a binding of nothing shows.
+const NOTHING: usize = 256;
+
+/// How a device is set up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The most memory that is taken from the adapter, in bytes; by default all there is.
+    pub memory_limit: Option<usize>,
+    /// Which limits of the adapter are used.
+    pub limits: Limits,
+}
+
+/// How large buffers and workgroups may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Limits {
+    /// As large as the adapter allows.
+    #[default]
+    Adapter,
+    /// As large as every WebGPU device allows, for tests: 128 MiB a binding, 8 buffers a kernel, 16 KiB shared by a workgroup.
+    WebGpu,
+}
+
+/// The adapter that is asked for, as a device. Each call makes one of its own.
+///
+/// Errors: no adapter, none like it, one that refuses; in a browser, where nothing waits: use [`request`].
+pub fn device(choice: &Choice, options: Options) -> Result<puna_tensor::Device> {
+    at_once(request(choice, options)).unwrap_or_else(|| {
+        Err(Error::new(Kind::Device, "wgpu", "an adapter is not there at once; puna_wgpu::request waits for it"))
+    })
+}
+
+/// As [`device`], without blocking.
+///
+/// Errors: no adapter, none like it, one that refuses.
+pub async fn request(choice: &Choice, options: Options) -> Result<puna_tensor::Device> {
+    let (index, adapter) = choose(choice).await?;
+    Ok(puna_tensor::Device::new(Wgpu::new(index, &adapter, options).await?))
+}
+
+/// How much memory a wgpu device holds; `None` of another.
+pub fn memory_use(device: &puna_tensor::Device) -> Option<MemoryUse> {
+    let buffer = device.backend().alloc(0).ok()?;
+    Some(buffer.memory::<Memory>()?.pool().used())
+}
+
+impl Wgpu {
+    async fn new(index: usize, adapter: &wgpu::Adapter, options: Options) -> Result<Self> {
+        let name = format!("wgpu:{index}");
+        let AdapterInfo { name: adapter_name, through, .. } = AdapterInfo::of(adapter);
+        let adapter_name = format!("{adapter_name} ({through})");
+        let required_limits = match options.limits {
+            Limits::Adapter => adapter.limits(),
+            Limits::WebGpu => wgpu::Limits::default(),
+        };
+        let descriptor = wgpu::DeviceDescriptor { label: Some("puna"), required_limits, ..wgpu::DeviceDescriptor::default() };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
+            let message = format!("{adapter_name} gives no device: {}", one_line(&error.to_string()));
+            Error::new(Kind::Device, &*name, message)
+        })?;
+        let faults = Faults::default();
+        faults.listen(&device);
+        let encoder = Arc::new(Encoder::new(&device, &queue, &faults, &name));
+        let pool = Pool::new(&device, &encoder, &faults, (&name, &adapter_name), options.memory_limit);
+        let pipelines = Pipelines::new(&device, &faults, &name, &adapter_name);
+        let limits = device.limits();
+        // A part of its own for each binding: no two that are written may overlap.
+        let nothing = [(); 2].map(|()| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("nothing"),
+                size: (MOST_BINDINGS * NOTHING) as u64,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        });
+        faults.check(&name)?;
+        Ok(Self {
+            encoder,
+            pool,
+            pipelines,
+            name,
+            adapter: adapter_name,
+            window: limits.max_storage_buffer_binding_size as usize & !3,
+            // A multiple of every element's bytes too.
+            alignment: (limits.min_storage_buffer_offset_alignment as usize).max(256),
+            nothing,
+        })
+    }
+
+    pub(crate) fn name_of(&self) -> &str {
+        &self.name
+    }
+
+    /// The most bytes of a tensor that a kernel sees at once: what is larger is worked on in parts.
+    pub(crate) fn window(&self) -> usize {
+        self.window - self.alignment
+    }
+
+    /// Enqueues a kernel; nothing where the grid is empty. `views`: its bindings, in its order; what it does without is `None`.
+    ///
+    /// Errors: a view larger than a binding may be; the driver refuses the kernel.
+    pub(crate) fn launch(
+        &self,
+        unit: &Unit,
+        entry: &'static str,
+        grid: Grid,
+        views: &[Option<&View>],
+        parameters: &Parameters,
+    ) -> Result<()> {
+        if grid.is_empty() {
+            return Ok(());
+        }
+        let pipeline = self.pipelines.get(unit, entry)?;
+        assert_eq!(parameters.words().len(), pipeline.words, "{entry} of {} is given what it takes", unit.source);
+        assert_eq!(views.len(), pipeline.accesses.len(), "{entry} of {} is given the buffers it takes", unit.source);
+        let mut words = vec![0; OFFSET_WORDS];
+        words.extend_from_slice(parameters.words());
+        let mut buffers = Vec::with_capacity(views.len());
+        for (place, ((view, access), offset)) in views.iter().zip(&pipeline.accesses).zip(&mut words).enumerate() {
+            buffers.push(match view {
+                Some(view) => self.binding(view, entry, offset)?,
+                None => wgpu::BufferBinding {
+                    buffer: &self.nothing[usize::from(*access == Access::Write)],
+                    offset: (place * NOTHING) as u64,
+                    size: wgpu::BufferSize::new(NOTHING as u64),
+                },
+            });
+        }
+        self.encoder.launch(&pipeline, &buffers, &words, grid)
+    }
+
+    /// The part of a view's buffer that a kernel sees, and where the view begins in it: in elements, of blocks in bytes.
+    fn binding<'a>(&self, view: &'a View, entry: &str, offset: &mut u32) -> Result<wgpu::BufferBinding<'a>> {
+        let unit_bytes = if view.dtype.block().is_some() { 1 } else { view.dtype.unit_bytes() };
+        let extent = view.extent();
+        let size = view.buffer.size() as usize;
+        if size <= self.window {
+            *offset = (extent.start / unit_bytes) as u32;
+            return Ok(wgpu::BufferBinding { buffer: &view.buffer, offset: 0, size: None });
+        }
+        let begin = extent.start.min(size - 4) / self.alignment * self.alignment;
+        let end = extent.end.max(begin + 4).next_multiple_of(4).min(size);
+        if end - begin > self.window {
+            let message = format!(
+                "{} {} lies in {} bytes, and {} shows a kernel {} at once; {entry} has no way to work on it in parts",
+                view.shape(),
+                view.dtype,
+                end - begin,
+                self.adapter,
+                self.window
+            );
+            return Err(Error::new(Kind::Memory, &*self.name, message));
+        }
+        *offset = ((extent.start - begin) / unit_bytes) as u32;
+        let size = wgpu::BufferSize::new((end - begin) as u64);
+        Ok(wgpu::BufferBinding { buffer: &view.buffer, offset: begin as u64, size })
+    }
+
+    /// Whether a kernel may write words of a result here: whether it begins at a whole one.
+    pub(crate) fn begins_word(view: &View) -> bool {
+        view.layout.offset() % Number::of(view.dtype).count() == 0
+    }
+
+    /// Enqueues a copy of bytes, a whole number of words at places of whole words.
+    pub(crate) fn copy(&self, (from, from_at): (&View, usize), (to, to_at): (&View, usize), bytes: usize) {
+        self.encoder.copy((&from.buffer, from_at as u64), (&to.buffer, to_at as u64), bytes as u64);
+    }
+
+    /// Memory for what an op needs on the way.
+    pub(crate) fn scratch(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Scratch> {
+        let shape = shape.into();
+        let bytes = shape.checked_elements().and_then(|n| dtype.bytes_for(n));
+        let bytes = bytes
+            .ok_or_else(|| Error::new(Kind::Memory, &*self.name, format!("{shape} {dtype} does not fit the address space")))?;
+        let memory = self.pool.alloc(bytes, First::Enqueued)?;
+        let view = View::contiguous(&memory, shape, dtype);
+        Ok(Scratch { view, _memory: Some(memory) })
+    }
+
+    /// The bytes of a view in row-major order.
+    pub(crate) fn download_view(&self, view: &View, into: &mut [u8]) -> Result<()> {
+        let begin = view.extent().start;
+        self.read(&view.buffer, begin..begin + into.len(), into)
+    }
+
+    /// Bytes into a view in row-major order that begins at a whole word and ends its buffer, or at one too.
+    pub(crate) fn upload_view(&self, view: &View, bytes: &[u8]) -> Result<()> {
+        // What is recorded may still read what lay there.
+        self.encoder.flush()?;
+        self.encoder.write(&view.buffer, view.extent().start as u64, bytes);
+        Ok(())
+    }
+
+    fn read(&self, buffer: &wgpu::Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {
+        arrive(&self.encoder, self.encoder.read(buffer, range)?, into)
+    }
+}
+
+/// Waits for bytes that are read.
+fn arrive(encoder: &Encoder, reading: Reading, into: &mut [u8]) -> Result<()> {
+    encoder.wait()?;
+    match reading.told() {
+        Some(Ok(())) => {
+            reading.take(into);
+            Ok(())
+        }
+        Some(Err(message)) => Err(Error::new(Kind::Backend, encoder.name(), message)),
+        None => Err(Error::new(Kind::Backend, encoder.name(), "the driver has waited, and nothing can be read")),
+    }
+}
+
+/// Bytes that are copied with the next batch, which is submitted when somebody waits for them.
+struct Fetched {
+    encoder: Arc<Encoder>,
+    staged: Staged,
+    bytes: usize,
+}
+
+impl Arrival for Fetched {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        self.encoder.flush_number(self.staged.number)?;
+        let mut bytes = vec![0; self.bytes];
+        arrive(&self.encoder, self.staged.read(), &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// A view, and the memory behind it where it is an op's own.
+pub(crate) struct Scratch {
+    view: View,
+    _memory: Option<Memory>,
+}
+
+impl From<View> for Scratch {
+    fn from(view: View) -> Self {
+        Self { view, _memory: None }
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl Scratch {
+    /// Whether the memory is another's.
+    pub(crate) fn is_lent(&self) -> bool {
+        self._memory.is_none()
+    }
+
+    /// The same memory, seen otherwise.
+    pub(crate) fn seen(mut self, see: impl FnOnce(&View) -> View) -> Self {
+        self.view = see(&self.view);
+        self
+    }
+}
+
+impl Backend for Wgpu {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        Ok(Buffer::new(bytes, self.pool.alloc(bytes, First::Enqueued)?))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
+        let memory = self.pool.alloc(bytes.len(), First::Host)?;
+        self.encoder.write(memory.buffer(), 0, bytes);
+        Ok(Buffer::new(bytes.len(), memory))
+    }
+
+    fn write(&self, to: &Buffer, at: usize, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // By way of memory of its own, since what is recorded may still read what lies there.
+        let memory = self.pool.alloc(bytes.len(), First::Host)?;
+        self.encoder.write(memory.buffer(), 0, bytes);
+        if at % 4 == 0 && bytes.len() % 4 == 0 {
+            self.encoder.copy((memory.buffer(), 0), (Memory::of(to).buffer(), at as u64), bytes.len() as u64);
+            return Ok(());
+        }
+        let from = View::contiguous(&memory, bytes.len(), DType::U8);
+        let to = View::contiguous(Memory::of(to), to.bytes(), DType::U8).part(0, at, bytes.len());
+        ops::copy::assign(self, &from, &to)
+    }
+
+    fn fetch(&self, from: &Buffer, range: Range<usize>) -> Result<Box<dyn Arrival>> {
+        let bytes = range.len();
+        let staged = self.encoder.stage(Memory::of(from).buffer(), range)?;
+        Ok(Box::new(Fetched { encoder: self.encoder.clone(), staged, bytes }))
+    }
+
+    fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {
+        self.read(Memory::of(from).buffer(), range, into)
+    }
+
+    fn execute(&self, op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<Execution> {
+        ops::execute(self, op, inputs, outputs)
+    }
+
+    fn computes_in(&self, dtype: DType) -> bool {
+        dtype != DType::F64
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.encoder.flush()?;
+        self.encoder.wait()
+    }
+}

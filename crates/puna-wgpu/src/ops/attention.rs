@@ -1,0 +1,142 @@
+//! Attention.
+
+use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
+use puna_tensor::{DType, Result};
+
+use super::copy::{Result32, contiguous, copy};
+use super::elementwise::words;
+use crate::backend::{Scratch, Wgpu};
+use crate::launch::{Grid, parameters};
+use crate::source::{Number, Unit};
+use crate::view::View;
+
+/// The kernels for queries and keys of these dtypes and lengths, with results of `y`.
+fn unit(q: DType, k: DType, y: DType, dim: usize, v_dim: usize) -> Unit {
+    let unit = Unit::new("attention.wgsl", [("X", Number::of(q)), ("W", Number::of(k)), ("Y", Number::of(y))]);
+    unit.with("DIM", dim as u32).with("V_DIM", v_dim as u32).with("FOURS", u32::from(dim % 4 == 0))
+}
+
+/// Where keys lie in pages.
+struct Pages<'a> {
+    table: &'a View,
+    page_size: usize,
+    pages: usize,
+}
+
+/// What is computed of queries and keys, whether these are packed or in pages.
+struct Forward<'a> {
+    q: &'a View,
+    k: &'a View,
+    v: &'a View,
+    q_starts: &'a View,
+    /// Of packed keys where they begin, of keys in pages how many there are.
+    k_starts: &'a View,
+    pages: Option<Pages<'a>>,
+    mask: Mask,
+    scale: f64,
+}
+
+impl Forward<'_> {
+    fn run(&self, wgpu: &Wgpu, y: &View, lse: Option<&View>) -> Result<()> {
+        let [tokens, heads, dim] = [0, 1, 2].map(|axis: usize| self.q.shape()[axis]);
+        let (k_rank, v_dim) = (self.k.shape().rank(), self.v.shape().last());
+        let kv_heads = self.k.shape()[k_rank - 2];
+        let result = Result32::new(wgpu, y, v_dim)?;
+        let unit = unit(self.q.dtype, self.k.dtype, result.view().dtype, dim, v_dim);
+        let (columns, page_size, pages) =
+            self.pages.as_ref().map_or((0, 1, 0), |pages| (pages.table.shape()[1], pages.page_size, pages.pages));
+        let parameters = parameters![
+            heads,
+            kv_heads,
+            self.q_starts.elements() - 1,
+            if self.pages.is_some() { 0 } else { self.k.shape()[0] },
+            self.mask == Mask::Causal,
+            columns,
+            page_size,
+            pages,
+            lse.is_some(),
+            tokens,
+            self.scale as f32
+        ];
+        let mut views =
+            vec![Some(result.view()), lse, Some(self.q), Some(self.k), Some(self.v), Some(self.q_starts), Some(self.k_starts)];
+        let unit = match &self.pages {
+            Some(pages) => {
+                views.push(Some(pages.table));
+                unit.with("PAGED", 1)
+            }
+            None => unit,
+        };
+        // Heads of nothing have no sums; arrays of nothing there are none.
+        if dim == 0 || v_dim == 0 {
+            return Ok(());
+        }
+        wgpu.launch(
+            &unit,
+            "attention",
+            Grid::of([(tokens * heads / kv_heads.max(1)).div_ceil(4), kv_heads, 1]),
+            &views,
+            &parameters,
+        )?;
+        result.finish(wgpu)
+    }
+}
+
+pub(super) fn attention(wgpu: &Wgpu, op: &Attention, inputs: &[View], y: &[View]) -> Result<()> {
+    let [q, k, v, q_starts, k_starts] = [0, 1, 2, 3, 4].map(|i: usize| contiguous(wgpu, &inputs[i]));
+    let (q, k, v, q_starts, k_starts) = (q?, k?, v?, q_starts?, k_starts?);
+    let (mask, scale) = (op.mask, op.scale);
+    Forward { q: &q, k: &k, v: &v, q_starts: &q_starts, k_starts: &k_starts, pages: None, mask, scale }.run(wgpu, &y[0], y.get(1))
+}
+
+pub(super) fn paged_attention(wgpu: &Wgpu, op: &PagedAttention, inputs: &[View], y: &View) -> Result<()> {
+    let [q, k, v, table, q_starts, lengths] = [0, 1, 2, 3, 4, 5].map(|i: usize| contiguous(wgpu, &inputs[i]));
+    let (q, k, v, table, q_starts, lengths) = (q?, k?, v?, table?, q_starts?, lengths?);
+    let pages = Some(Pages { table: &table, page_size: k.shape()[1], pages: k.shape()[0] });
+    let (mask, scale) = (op.mask, op.scale);
+    Forward { q: &q, k: &k, v: &v, q_starts: &q_starts, k_starts: &lengths, pages, mask, scale }.run(wgpu, y, None)
+}
+
+pub(super) fn attention_backward(wgpu: &Wgpu, op: &AttentionBackward, inputs: &[View], results: &[View]) -> Result<()> {
+    let [dy, q, k, v, y, lse, q_starts, k_starts] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| contiguous(wgpu, &inputs[i]));
+    let (dy, q, k, v, y, lse, q_starts, k_starts) = (dy?, q?, k?, v?, y?, lse?, q_starts?, k_starts?);
+    let [tokens, heads, dim] = [0, 1, 2].map(|axis: usize| q.shape()[axis]);
+    let [keys, kv_heads, v_dim] = [0, 1, 2].map(|axis: usize| v.shape()[axis]);
+    if dim == 0 || v_dim == 0 {
+        return Ok(());
+    }
+    let delta = wgpu.scratch([tokens, heads], DType::F32)?;
+    let of = |y: DType| unit(q.dtype, k.dtype, y, dim, v_dim);
+    wgpu.launch(
+        &of(q.dtype),
+        "attention_delta",
+        words(&delta),
+        &[Some(&delta), Some(&dy), Some(&y)],
+        &parameters![tokens * heads],
+    )?;
+    let starts = joined(wgpu, &q_starts, &k_starts)?;
+    let parameters =
+        parameters![heads, kv_heads, q_starts.elements() - 1, keys, op.mask == Mask::Causal, tokens, op.scale as f32];
+    let entries = [
+        ("attention_dq", dim, [tokens, heads]),
+        ("attention_dk", dim, [keys, kv_heads]),
+        ("attention_dv", v_dim, [keys, kv_heads]),
+    ];
+    for ((entry, width, [rows, heads_of]), result) in entries.into_iter().zip(results) {
+        let result = Result32::new(wgpu, result, width)?;
+        let views =
+            [Some(result.view()), Some(&*dy), Some(&*q), Some(&*k), Some(&*v), Some(&*lse), Some(&*delta), Some(&*starts)];
+        wgpu.launch(&of(result.view().dtype), entry, Grid::of([rows, heads_of, 1]), &views, &parameters)?;
+        result.finish(wgpu)?;
+    }
+    Ok(())
+}
+
+/// Both in one buffer: a kernel has no room for another.
+fn joined(wgpu: &Wgpu, q_starts: &View, k_starts: &View) -> Result<Scratch> {
+    let n = q_starts.elements();
+    let both = wgpu.scratch(2 * n, DType::U32)?;
+    copy(wgpu, q_starts, &both.part(0, 0, n), false)?;
+    copy(wgpu, k_starts, &both.part(0, n, n), false)?;
+    Ok(both)
+}

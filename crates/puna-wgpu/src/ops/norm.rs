@@ -1,0 +1,73 @@
+//! Root-mean-square norms.
+
+use puna_tensor::op::{Reduce, ReduceKind};
+use puna_tensor::{DType, Result};
+
+use super::copy::{Result32, cast, contiguous, fill};
+use super::reduce::reduce;
+use crate::backend::Wgpu;
+use crate::launch::{Grid, parameters};
+use crate::source::{Number, Unit};
+use crate::view::View;
+
+/// How many rows an invocation sums for the weight's derivative, at least; and the most that are summed apart.
+const CHUNK: usize = 64;
+const CHUNKS: usize = 1024;
+
+fn unit(x: DType, weight: Option<&View>, y: DType) -> Unit {
+    let weight = weight.map_or(x, |weight| weight.dtype);
+    Unit::new("norm.wgsl", [("X", Number::of(x)), ("W", Number::of(weight)), ("Y", Number::of(y))])
+}
+
+/// The norm of `x`, or of its sum with `stream`; `r` gets the reciprocal norms where they are wanted.
+#[allow(clippy::too_many_arguments)] // Two ops of three results each, all but one of them optional: a struct would only rename them.
+pub(super) fn rms_norm(
+    wgpu: &Wgpu,
+    stream: Option<&View>,
+    x: &View,
+    weight: Option<&View>,
+    eps: f64,
+    sum: Option<&View>,
+    y: &View,
+    r: Option<&View>,
+) -> Result<()> {
+    let (n, rows) = (x.shape().last(), x.shape().rows());
+    if n == 0 {
+        // Of rows of nothing the mean is NaN.
+        return r.map_or(Ok(()), |r| fill(wgpu, f64::NAN, r));
+    }
+    let x = contiguous(wgpu, x)?;
+    let stream = stream.map(|stream| contiguous(wgpu, stream)).transpose()?;
+    let weight = weight.map(|weight| contiguous(wgpu, weight)).transpose()?;
+    let has = u32::from(stream.is_some()) | u32::from(weight.is_some()) << 1 | u32::from(r.is_some()) << 2;
+    let result = Result32::new(wgpu, y, n)?;
+    let sum = sum.map(|sum| Result32::new(wgpu, sum, n)).transpose()?;
+    let unit = unit(x.dtype, weight.as_deref(), result.view().dtype);
+    let views = [Some(result.view()), sum.as_ref().map(Result32::view), r, stream.as_deref(), Some(&*x), weight.as_deref()];
+    wgpu.launch(&unit, "rms_norm", Grid::groups(rows), &views, &parameters![n, rows, has, eps as f32])?;
+    result.finish(wgpu)?;
+    sum.map_or(Ok(()), |sum| sum.finish(wgpu))
+}
+
+pub(super) fn rms_norm_backward(wgpu: &Wgpu, inputs: &[View], y: &[View]) -> Result<()> {
+    let dy = contiguous(wgpu, &inputs[0])?;
+    let x = contiguous(wgpu, &inputs[1])?;
+    let r = contiguous(wgpu, &inputs[2])?;
+    let weight = inputs.get(3).map(|weight| contiguous(wgpu, weight)).transpose()?;
+    let (n, rows) = (x.shape().last(), x.shape().rows());
+    let result = Result32::new(wgpu, &y[0], n)?;
+    let unit = unit(x.dtype, weight.as_deref(), result.view().dtype);
+    let groups = if n == 0 { 0 } else { rows };
+    let views = [Some(result.view()), Some(&*dy), Some(&*x), Some(&*r), weight.as_deref()];
+    wgpu.launch(&unit, "rms_norm_backward", Grid::groups(groups), &views, &parameters![n, rows, weight.is_some()])?;
+    result.finish(wgpu)?;
+    let Some(dweight) = y.get(1) else { return Ok(()) };
+    let chunk = CHUNK.max(rows.div_ceil(CHUNKS));
+    let chunks = rows.div_ceil(chunk);
+    let partial = wgpu.scratch([chunks, n], DType::F32)?;
+    let views = [Some(&*partial), Some(&*dy), Some(&*x), Some(&*r)];
+    wgpu.launch(&unit, "rms_norm_dweight", Grid::of([n.div_ceil(256), chunks, 1]), &views, &parameters![n, rows, chunk])?;
+    let sum = wgpu.scratch(n, DType::F32)?;
+    reduce(wgpu, &Reduce { kind: ReduceKind::Sum, axes: 0.into(), keep: false }, &partial, &sum)?;
+    cast(wgpu, &sum, dweight)
+}

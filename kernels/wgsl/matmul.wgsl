@@ -1,0 +1,227 @@
+// Products.  c[z, m, n] = round((add[m, n] + scale * sum_k a[z, m, k] * b[z, k, n]) * factor[n] + bias[n])
+// a X, any strides (A_FOURS: side by side along k); b W, any strides, counted in rows along k (or along n: B_ROWS; B_FOURS: side by side in
+// rows), or blocks of B, as bytes, in such rows -> c Y, contiguous; add, factor, bias f32, or absent
+// Order: one chain over k for each result, in f32, whatever m, n and z are, in both entries: so a row has the same bits alone and among many.
+// bound by multiply-adds (matmul), by bandwidth (matmul_few).
+
+//@ parameters batch_a: Layout, batch_b: Layout, sa_m: u32, sa_k: u32, sb0: u32, sb1: u32, m: u32, n: u32, k: u32, batches: u32, pitch: u32, after: u32, scale: f32
+//@ output c: Y
+//@ input a: X
+//@ input w: W
+//@ input add: f32
+//@ input factor: f32
+//@ input bias: f32
+//@ if BLOCKS
+//@ include blocks
+fn value_of(batch: u32, row: u32, column: u32) -> f32 { return block_value(row * p.sb0 + column / VALUES * BYTES, column % VALUES); }
+// Four values of a row from `column` on, which is a multiple of 4.
+fn four_of(batch: u32, row: u32, column: u32) -> vec4<f32> { return block_four(row * p.sb0 + column / VALUES * BYTES, column % VALUES); }
+//@ else
+fn value_of(batch: u32, row: u32, column: u32) -> f32 { return w_at(batch + row * p.sb0 + column * p.sb1); }
+// The same where a row's values lie side by side; what is beyond k are zeros.
+fn four_of(batch: u32, row: u32, column: u32) -> vec4<f32> {
+    let at = batch + row * p.sb0 + column;
+    if (column + 4u <= p.k) { return w_four(at); }
+    var v = vec4<f32>();
+    for (var j = 0u; j < p.k - column; j++) { v[j] = w_at(at + j); }
+    return v;
+}
+//@ end
+
+// What follows the sum, before the one rounding. `after`: bits for add, factor, bias.
+fn finished(sum: f32, row: u32, column: u32) -> f32 {
+    var v = sum * p.scale;
+    if ((p.after & 1u) != 0u) { v = add_at(row * p.pitch + column) + v; }
+    if ((p.after & 2u) != 0u) { v = v * factor_at(column); }
+    if ((p.after & 4u) != 0u) { v = v + bias_at(column); }
+    return v;
+}
+
+//@ entry matmul
+// grid n / 64, m / 64, z | workgroup 64, 8 x 8 results each | shared 16 x 64 of each
+var<workgroup> as_: array<vec4<f32>, 272>;
+var<workgroup> bs: array<vec4<f32>, 272>;
+
+// 16 k of 64 rows of a, and of 64 columns of b: rows in fours, 17 of them apart. Neighbours read what lies side by side.
+fn stage_a(first: u32, m0: u32, k0: u32, lane: u32) {
+    for (var i = lane; i < 256u; i += 64u) {
+        var v = vec4<f32>();
+//@ if A_FOURS
+        let r = i / 4u;
+        let kk = i % 4u * 4u;
+        if (m0 + r < p.m) {
+            let at = first + (m0 + r) * p.sa_m + k0 + kk;
+            if (k0 + kk + 4u <= p.k) { v = a_four(at); } else {
+                for (var j = 0u; k0 + kk + j < p.k; j++) { v[j] = a_at(at + j); }
+            }
+        }
+        for (var j = 0u; j < 4u; j++) { as_[(kk + j) * 17u + r / 4u][r % 4u] = v[j]; }
+//@ else
+        let kk = i / 16u;
+        let r = i % 16u * 4u;
+        if (k0 + kk < p.k) {
+            for (var j = 0u; j < 4u && m0 + r + j < p.m; j++) { v[j] = a_at(first + (m0 + r + j) * p.sa_m + (k0 + kk) * p.sa_k); }
+        }
+        as_[kk * 17u + r / 4u] = v;
+//@ end
+    }
+}
+fn stage_b(first: u32, n0: u32, k0: u32, lane: u32) {
+    for (var i = lane; i < 256u; i += 64u) {
+        var v = vec4<f32>();
+//@ if B_ROWS
+        let kk = i / 16u;
+        let r = i % 16u * 4u;
+        if (k0 + kk < p.k) {
+            for (var j = 0u; j < 4u && n0 + r + j < p.n; j++) { v[j] = value_of(first, k0 + kk, n0 + r + j); }
+        }
+        bs[kk * 17u + r / 4u] = v;
+//@ else
+        let r = i / 4u;
+        let kk = i % 4u * 4u;
+        if (n0 + r < p.n && k0 + kk < p.k) {
+//@ if B_FOURS
+            v = four_of(first, n0 + r, k0 + kk);
+//@ else
+            for (var j = 0u; j < 4u && k0 + kk + j < p.k; j++) { v[j] = value_of(first, n0 + r, k0 + kk + j); }
+//@ end
+        }
+        for (var j = 0u; j < 4u; j++) { bs[(kk + j) * 17u + r / 4u][r % 4u] = v[j]; }
+//@ end
+    }
+}
+
+fn put(z: u32, row: u32, column: u32, v: vec4<f32>) {
+    if (row >= p.m) { return; }
+    for (var j = 0u; j < 4u; j += c_COUNT) {
+        if (column + j >= p.n) { return; }
+        var pair = vec2<f32>(finished(v[j], row, column + j), 0.0);
+        if (c_COUNT == 2u && column + j + 1u < p.n) { pair.y = finished(v[j + 1u], row, column + j + 1u); }
+        c_store((z * p.m + row) * p.pitch + column + j, pair);
+    }
+}
+
+@compute @workgroup_size(64)
+fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let m0 = group.y * 64u;
+    let n0 = group.x * 64u;
+    let ty = lane / 8u;
+    let tx = lane % 8u;
+    for (var z = group.z; z < p.batches; z += groups.z) {
+        let za = batch_a_of(z);
+        let zb = batch_b_of(z);
+        var l0 = vec4<f32>();
+        var l1 = vec4<f32>();
+        var l2 = vec4<f32>();
+        var l3 = vec4<f32>();
+        var l4 = vec4<f32>();
+        var l5 = vec4<f32>();
+        var l6 = vec4<f32>();
+        var l7 = vec4<f32>();
+        var r0 = vec4<f32>();
+        var r1 = vec4<f32>();
+        var r2 = vec4<f32>();
+        var r3 = vec4<f32>();
+        var r4 = vec4<f32>();
+        var r5 = vec4<f32>();
+        var r6 = vec4<f32>();
+        var r7 = vec4<f32>();
+        for (var k0 = 0u; k0 < p.k; k0 += 16u) {
+            stage_a(za, m0, k0, lane);
+            stage_b(zb, n0, k0, lane);
+            workgroupBarrier();
+            let last = min(16u, p.k - k0);
+            for (var kk = 0u; kk < last; kk++) {
+                let at = kk * 17u + ty * 2u;
+                let bt = kk * 17u + tx * 2u;
+                let low = as_[at];
+                let high = as_[at + 1u];
+                let left = bs[bt];
+                let right = bs[bt + 1u];
+                l0 = fma(low.xxxx, left, l0);
+                l1 = fma(low.yyyy, left, l1);
+                l2 = fma(low.zzzz, left, l2);
+                l3 = fma(low.wwww, left, l3);
+                l4 = fma(high.xxxx, left, l4);
+                l5 = fma(high.yyyy, left, l5);
+                l6 = fma(high.zzzz, left, l6);
+                l7 = fma(high.wwww, left, l7);
+                r0 = fma(low.xxxx, right, r0);
+                r1 = fma(low.yyyy, right, r1);
+                r2 = fma(low.zzzz, right, r2);
+                r3 = fma(low.wwww, right, r3);
+                r4 = fma(high.xxxx, right, r4);
+                r5 = fma(high.yyyy, right, r5);
+                r6 = fma(high.zzzz, right, r6);
+                r7 = fma(high.wwww, right, r7);
+            }
+            workgroupBarrier();
+        }
+        let row = m0 + ty * 8u;
+        let column = n0 + tx * 8u;
+        var all = array<vec4<f32>, 16>(l0, r0, l1, r1, l2, r2, l3, r3, l4, r4, l5, r5, l6, r6, l7, r7);
+        for (var i = 0u; i < 16u; i++) { put(z, row + i / 2u, column + i % 2u * 4u, all[i]); }
+    }
+}
+
+//@ entry matmul_few
+// Few rows of a, one product, both along k side by side: an invocation a word of a row of c, for four rows, or for one (ONE).
+// grid n / 64 / the results of a word, m / 4 | workgroup 64 | shared 4 x 256 of a
+var<workgroup> xs: array<vec4<f32>, 256>;
+
+// Four more steps of the chains of four rows, in order.
+fn stepped(sums: vec4<f32>, e: vec4<f32>, at: u32) -> vec4<f32> {
+    let x0 = xs[at];
+//@ if ONE
+    var one = fma(x0.x, e.x, sums.x);
+    one = fma(x0.y, e.y, one);
+    one = fma(x0.z, e.z, one);
+    return vec4<f32>(fma(x0.w, e.w, one), 0.0, 0.0, 0.0);
+//@ else
+    let x1 = xs[64u + at];
+    let x2 = xs[128u + at];
+    let x3 = xs[192u + at];
+    var more = fma(vec4<f32>(x0.x, x1.x, x2.x, x3.x), e.xxxx, sums);
+    more = fma(vec4<f32>(x0.y, x1.y, x2.y, x3.y), e.yyyy, more);
+    more = fma(vec4<f32>(x0.z, x1.z, x2.z, x3.z), e.zzzz, more);
+    return fma(vec4<f32>(x0.w, x1.w, x2.w, x3.w), e.wwww, more);
+//@ end
+}
+
+@compute @workgroup_size(64)
+fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let m0 = group.y * 4u;
+    let column = (group.x * 64u + lane) * c_COUNT;
+    var sums = vec4<f32>();
+    var others = vec4<f32>();
+    for (var k0 = 0u; k0 < p.k; k0 += 256u) {
+        for (var row = 0u; row < min(4u, p.m - m0); row++) {
+            var v = vec4<f32>();
+            let k = k0 + lane * 4u;
+            if (k < p.k) {
+                let at = (m0 + row) * p.sa_m + k;
+                if (k + 4u <= p.k) { v = a_four(at); } else {
+                    for (var j = 0u; k + j < p.k; j++) { v[j] = a_at(at + j); }
+                }
+            }
+            xs[row * 64u + lane] = v;
+        }
+        workgroupBarrier();
+        let fours = (min(256u, p.k - k0) + 3u) / 4u;
+        if (column < p.n) {
+            for (var i = 0u; i < fours; i++) { sums = stepped(sums, four_of(0u, column, k0 + 4u * i), i); }
+        }
+        if (c_COUNT == 2u && column + 1u < p.n) {
+            for (var i = 0u; i < fours; i++) { others = stepped(others, four_of(0u, column + 1u, k0 + 4u * i), i); }
+        }
+        workgroupBarrier();
+    }
+    if (column >= p.n) { return; }
+    for (var i = 0u; i < 4u; i++) {
+        let row = m0 + i;
+        if (row >= p.m) { return; }
+        var pair = vec2<f32>(finished(sums[i], row, column), 0.0);
+        if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(others[i], row, column + 1u); }
+        c_store(row * p.pitch + column, pair);
+    }
+}
