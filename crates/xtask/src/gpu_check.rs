@@ -24,12 +24,15 @@ pub struct Bundle {
     /// A folder of more goldens, copied beside those of the repository.
     #[arg(long)]
     goldens: Option<PathBuf>,
+    /// The cards whose kernels are built in (sm_90a: Hopper's); by default all. Other cards' are compiled there, by NVRTC.
+    #[arg(long, value_delimiter = ',', default_value = "sm_75,sm_80,sm_90a,sm_100,sm_120")]
+    architectures: Vec<String>,
 }
 
 /// Builds the program, kernels for all cards in it, and lays down beside it what it reads.
 pub fn bundle(request: &Bundle) -> Result<bool> {
     // Cards of 8.6 and 8.9 run the code of sm_80.
-    let architecture = |name: &str| !["sm_86", "sm_89"].contains(&name);
+    let architecture = |name: &str| request.architectures.iter().any(|wanted| wanted == name);
     let kernels = cubins::make(&root().join(CUBINS), &|_| true, &architecture, &mut |line| println!("{line}"))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
