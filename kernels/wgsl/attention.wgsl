@@ -1,11 +1,11 @@
 // attention: a workgroup for four rows that share their keys (queries, or heads of a group), right for every head dimension and dtype.
 // y[i, h] = sum_j softmax_j(scale q[i, h] . k[j, h / group]) v[j, h / group] over the keys that query i sees
 // q [tokens, heads, DIM] X; k [keys, kv_heads, DIM], v [keys, kv_heads, V_DIM] W, or in pages -> y [tokens, heads, V_DIM] Y, lse [tokens, heads]
-// grid rows / 4, kv_heads | workgroup 128, an invocation a key | shared 4 (DIM + V_DIM + 256) numbers              X, W, Y, DIM, V_DIM: from the launch
-// Order: tiles of 128 keys counted from the sequence's first, an online softmax over them. A row is a component of vectors, and has the bits that
+// grid rows / 4, kv_heads | workgroup 64, an invocation a key | shared 4 (DIM + V_DIM + 128) numbers              X, W, Y, DIM, V_DIM: from the launch
+// Order: tiles of 64 keys counted from the sequence's first, an online softmax over them. A row is a component of vectors, and has the bits that
 // it has alone: they depend on a query's place in its sequence only.
 // Vaswani and others 2017, arXiv 1706.03762; Dao and others 2022, arXiv 2205.14135.
-const GROUP: u32 = 128u;
+const GROUP: u32 = 64u;
 //@ include float
 //@ include math
 
@@ -77,7 +77,7 @@ fn is_first(i: u32) -> bool {
     return spans[i - 1u].sequence != spans[i].sequence;
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let heads_of = p.heads / p.kv_heads;
     let kv_head = group.y;
@@ -188,7 +188,7 @@ fn element(i: u32) -> f32 {
 var<workgroup> sum: array<f32, DIM>;
 var<workgroup> ds: array<f32, GROUP>;
 var<workgroup> seen: u32;
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let token = group.x;
     let head = group.y;
@@ -235,7 +235,7 @@ const WIDTH: u32 = DIM;
 fn store_sum(i: u32, v: vec2<f32>) { dk_store(i, v); }
 const COUNT: u32 = dk_COUNT;
 //@ include over_queries
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn attention_dk(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) { over_queries(group.x, group.y, lane); }
 
 //@ entry attention_dv
@@ -257,5 +257,5 @@ const WIDTH: u32 = V_DIM;
 fn store_sum(i: u32, v: vec2<f32>) { dv_store(i, v); }
 const COUNT: u32 = dv_COUNT;
 //@ include over_queries
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn attention_dv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) { over_queries(group.x, group.y, lane); }

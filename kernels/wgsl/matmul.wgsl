@@ -188,6 +188,23 @@ fn stepped(sums: vec4<f32>, e: vec4<f32>, at: u32) -> vec4<f32> {
 //@ end
 }
 
+// The steps of one column over what is staged.
+fn walked(sums: vec4<f32>, column: u32, k0: u32, fours: u32) -> vec4<f32> {
+    var all = sums;
+//@ if BLOCKS
+    // 16 values have one scale.
+    for (var i = 0u; i < fours; i += 4u) {
+        let k = k0 + 4u * i;
+        let b = column * p.sb0 + k / VALUES * BYTES;
+        let s = block_scale(b, k % VALUES);
+        for (var j = 0u; j < 4u; j++) { all = stepped(all, s.x * block_quants(b, k % VALUES + 4u * j) + s.y, i + j); }
+    }
+//@ else
+    for (var i = 0u; i < fours; i++) { all = stepped(all, four_of(0u, column, k0 + 4u * i), i); }
+//@ end
+    return all;
+}
+
 @compute @workgroup_size(64)
 fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let m0 = group.y * 4u;
@@ -209,10 +226,10 @@ fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         workgroupBarrier();
         let fours = (min(256u, p.k - k0) + 3u) / 4u;
         if (column < p.n) {
-            for (var i = 0u; i < fours; i++) { sums = stepped(sums, four_of(0u, column, k0 + 4u * i), i); }
+            sums = walked(sums, column, k0, fours);
         }
         if (c_COUNT == 2u && column + 1u < p.n) {
-            for (var i = 0u; i < fours; i++) { others = stepped(others, four_of(0u, column + 1u, k0 + 4u * i), i); }
+            others = walked(others, column + 1u, k0, fours);
         }
         workgroupBarrier();
     }

@@ -1,4 +1,4 @@
-// sum over the queries that see a key, and over the heads of its group, of part_of(query, key) other[query]: tiles of 128 pairs, in order.
+// sum over the queries that see a key, and over the heads of its group, of part_of(query, key) other[query]: tiles of 64 pairs, in order.
 var<workgroup> sum: array<f32, WIDTH>;
 var<workgroup> parts: array<f32, GROUP>;
 var<workgroup> first_query: u32;

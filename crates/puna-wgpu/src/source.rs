@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `//@ entry NAME` | what follows is of this entry alone; what stands before the first is of all |
 //! | `//@ parameters lx: Layout, n: u32` | the uniform `p` with these fields, layouts first; and `lx_of(i)`: where element `i` lies |
-//! | `//@ input x: X` | a binding, and `x_at(i)`: element `i` of the view, widened; of floats `x_four(i)`, of bytes `x_word(i)` |
+//! | `//@ input x: X` | a binding, and `x_at(i)`: element `i` of the view, widened; of floats `x_four(i)`, of bytes `x_pair(i)`, `x_word(i)` |
 //! | `//@ output y: Y` | the same, writable, with `y_store` (whole words), and `Y_COUNT`, the elements of a word |
 //! | `//@ atomic y: Y` | writable one element at a time, whatever its neighbours do: `y_put(i, e)`, beside `y_at(i)` |
 //! | `//@ elements y` | the entry's main function: `element(i)` for each of `p.n` elements of `y` |
@@ -282,7 +282,8 @@ impl Assembled {
             Number::U8 => {
                 let _ = writeln!(
                     self.text,
-                    "fn {name}_word(i: u32) -> u32 {{ let at = i + {begin}; let s = (at & 3u) * 8u; let e = {name}[at >> 2u]; \
+                    "fn {name}_pair(i: u32) -> u32 {{ let at = i + {begin}; return ({name}[at >> 2u] >> ((at & 3u) * 8u)) & 0xffffu; }}\n\
+                     fn {name}_word(i: u32) -> u32 {{ let at = i + {begin}; let s = (at & 3u) * 8u; let e = {name}[at >> 2u]; \
                      if (s == 0u) {{ return e; }} return (e >> s) | ({name}[(at >> 2u) + 1u] << (32u - s)); }}"
                 );
                 return;

@@ -3,7 +3,7 @@
 use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
 use puna_tensor::{DType, Result};
 
-use super::copy::{Result32, contiguous, copy};
+use super::copy::{WholeWords, contiguous, copy};
 use super::elementwise::words;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, parameters};
@@ -41,7 +41,7 @@ impl Forward<'_> {
         let [tokens, heads, dim] = [0, 1, 2].map(|axis: usize| self.q.shape()[axis]);
         let (k_rank, v_dim) = (self.k.shape().rank(), self.v.shape().last());
         let kv_heads = self.k.shape()[k_rank - 2];
-        let result = Result32::new(wgpu, y, v_dim)?;
+        let result = WholeWords::new(wgpu, y, v_dim)?;
         let unit = unit(self.q.dtype, self.k.dtype, result.view().dtype, dim, v_dim);
         let (columns, page_size, pages) =
             self.pages.as_ref().map_or((0, 1, 0), |pages| (pages.table.shape()[1], pages.page_size, pages.pages));
@@ -123,7 +123,7 @@ pub(super) fn attention_backward(wgpu: &Wgpu, op: &AttentionBackward, inputs: &[
         ("attention_dv", v_dim, [keys, kv_heads]),
     ];
     for ((entry, width, [rows, heads_of]), result) in entries.into_iter().zip(results) {
-        let result = Result32::new(wgpu, result, width)?;
+        let result = WholeWords::new(wgpu, result, width)?;
         let views =
             [Some(result.view()), Some(&*dy), Some(&*q), Some(&*k), Some(&*v), Some(&*lse), Some(&*delta), Some(&*starts)];
         wgpu.launch(&of(result.view().dtype), entry, Grid::of([rows, heads_of, 1]), &views, &parameters)?;

@@ -80,12 +80,12 @@ pub(super) fn as_rows(wgpu: &Wgpu, x: &View) -> Result<Scratch> {
 
 /// Memory that a kernel may write one element at a time, and what brings it to `y`: kernels write elements of less than a word only in
 /// whole words, which the rows of `y` are not always.
-pub(super) struct Result32 {
+pub(super) struct WholeWords {
     scratch: Option<Scratch>,
     y: View,
 }
 
-impl Result32 {
+impl WholeWords {
     /// For rows of `columns` elements each, written by workgroups of their own.
     pub(super) fn new(wgpu: &Wgpu, y: &View, columns: usize) -> Result<Self> {
         let count = Number::of(y.dtype).count();

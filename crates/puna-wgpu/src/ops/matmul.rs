@@ -3,7 +3,7 @@
 use puna_tensor::op::{Activations, LowRank, Parts, Projection};
 use puna_tensor::{DType, Layout, Result, Shape, Tensor};
 
-use super::copy::{Result32, as_rows, contiguous_as};
+use super::copy::{WholeWords, as_rows, contiguous_as};
 use super::with_blocks;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, MOST_GROUPS, Strides, parameters};
@@ -40,7 +40,7 @@ impl<'a> Product<'a> {
     /// Into `c`, contiguous.
     fn run(&self, wgpu: &Wgpu, c: &View) -> Result<()> {
         let columns = c.shape().last();
-        let result = Result32::new(wgpu, c, columns)?;
+        let result = WholeWords::new(wgpu, c, columns)?;
         if self.b.dtype.block().is_some() && self.a.dtype != DType::F32 {
             // Beside blocks activations are few: widened first, they need no kernels of their own for each format.
             let wide = contiguous_as(wgpu, &self.a, DType::F32)?;

@@ -3,7 +3,7 @@
 use puna_tensor::op::{Reduce, ReduceKind};
 use puna_tensor::{DType, Result};
 
-use super::copy::{Result32, cast, contiguous, fill};
+use super::copy::{WholeWords, cast, contiguous, fill};
 use super::reduce::reduce;
 use crate::backend::Wgpu;
 use crate::launch::{Grid, parameters};
@@ -40,10 +40,10 @@ pub(super) fn rms_norm(
     let stream = stream.map(|stream| contiguous(wgpu, stream)).transpose()?;
     let weight = weight.map(|weight| contiguous(wgpu, weight)).transpose()?;
     let has = u32::from(stream.is_some()) | u32::from(weight.is_some()) << 1 | u32::from(r.is_some()) << 2;
-    let result = Result32::new(wgpu, y, n)?;
-    let sum = sum.map(|sum| Result32::new(wgpu, sum, n)).transpose()?;
+    let result = WholeWords::new(wgpu, y, n)?;
+    let sum = sum.map(|sum| WholeWords::new(wgpu, sum, n)).transpose()?;
     let unit = unit(x.dtype, weight.as_deref(), result.view().dtype);
-    let views = [Some(result.view()), sum.as_ref().map(Result32::view), r, stream.as_deref(), Some(&*x), weight.as_deref()];
+    let views = [Some(result.view()), sum.as_ref().map(WholeWords::view), r, stream.as_deref(), Some(&*x), weight.as_deref()];
     wgpu.launch(&unit, "rms_norm", Grid::groups(rows), &views, &parameters![n, rows, has, eps as f32])?;
     result.finish(wgpu)?;
     sum.map_or(Ok(()), |sum| sum.finish(wgpu))
@@ -55,7 +55,7 @@ pub(super) fn rms_norm_backward(wgpu: &Wgpu, inputs: &[View], y: &[View]) -> Res
     let r = contiguous(wgpu, &inputs[2])?;
     let weight = inputs.get(3).map(|weight| contiguous(wgpu, weight)).transpose()?;
     let (n, rows) = (x.shape().last(), x.shape().rows());
-    let result = Result32::new(wgpu, &y[0], n)?;
+    let result = WholeWords::new(wgpu, &y[0], n)?;
     let unit = unit(x.dtype, weight.as_deref(), result.view().dtype);
     let groups = if n == 0 { 0 } else { rows };
     let views = [Some(result.view()), Some(&*dy), Some(&*x), Some(&*r), weight.as_deref()];

@@ -3,7 +3,7 @@
 use puna_tensor::op::{ArgReduce, Reduce, ReduceKind};
 use puna_tensor::{DType, Result};
 
-use super::copy::Result32;
+use super::copy::WholeWords;
 use super::elementwise::words;
 use crate::backend::Wgpu;
 use crate::launch::{Grid, MOST_GROUPS, Strides, parameters};
@@ -70,7 +70,7 @@ pub(super) fn cum_sum(wgpu: &Wgpu, x: &View, y: &View) -> Result<()> {
     let (rows, columns) = (x.shape().rows(), x.shape().last());
     let (at, step) = x.rows();
     // Written one by one, so in words.
-    let result = Result32::new(wgpu, y, 1)?;
+    let result = WholeWords::new(wgpu, y, 1)?;
     let groups = if columns == 0 { 0 } else { rows };
     let parameters = parameters![at, step, columns, rows];
     let unit = unit(x.dtype, x.dtype);
@@ -85,7 +85,7 @@ pub(super) fn sort_rows(wgpu: &Wgpu, x: &View, descending: bool, values: &View, 
     }
     let (n, rows) = (x.shape().last(), x.shape().rows());
     // Written one by one, so in words.
-    let result = Result32::new(wgpu, values, 1)?;
+    let result = WholeWords::new(wgpu, values, 1)?;
     let wide = result.view().dtype;
     let unit = Unit::new("sort.wgsl", [("X", Number::of(x.dtype)), ("W", Number::of(wide))]);
     let across = rows.min(MOST_GROUPS);

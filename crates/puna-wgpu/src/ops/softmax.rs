@@ -2,7 +2,7 @@
 
 use puna_tensor::Result;
 
-use super::copy::Result32;
+use super::copy::WholeWords;
 use super::unit_from_to;
 use crate::backend::Wgpu;
 use crate::launch::{Grid, parameters};
@@ -12,7 +12,7 @@ pub(super) fn softmax(wgpu: &Wgpu, x: &View, y: &View, logarithm: bool) -> Resul
     let (n, rows) = (x.shape().last(), x.shape().rows());
     let (at, step) = x.rows();
     let groups = if n == 0 { 0 } else { rows };
-    let result = Result32::new(wgpu, y, n)?;
+    let result = WholeWords::new(wgpu, y, n)?;
     let unit = unit_from_to("softmax.wgsl", x.dtype, result.view().dtype);
     let parameters = parameters![at, step, n, rows, logarithm];
     wgpu.launch(&unit, "softmax", Grid::groups(groups), &[Some(result.view()), Some(x)], &parameters)?;
