@@ -129,7 +129,8 @@ pub(crate) async fn choose(choice: &Choice) -> Result<(usize, wgpu::Adapter)> {
         let message = match &choice {
             _ if adapters.is_empty() => "no adapter: no driver for Vulkan, Metal or DX12 was found".to_owned(),
             Choice::Index(index) => format!("no adapter has the number {index}; there are {}: {}", adapters.len(), names()),
-            other => format!("no adapter is {other:?}; there are {}", names()),
+            Choice::Name(name) => format!("no adapter has {name:?} in its name; there are {}: {}", adapters.len(), names()),
+            Choice::Any | Choice::HighPower | Choice::LowPower => unreachable!("where there is one, it is the fastest"),
         };
         return Err(Error::new(Kind::Device, "wgpu", message));
     };
