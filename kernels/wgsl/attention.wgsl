@@ -10,18 +10,7 @@ const GROUP: u32 = 64u;
 //@ include math
 
 //@ entry attention
-//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, columns: u32, page_size: u32, page_count: u32, has_lse: u32, tokens: u32, scale: f32
-//@ output y: Y
-//@ output lse: f32
-//@ input q: X
-//@ input k: W
-//@ input v: W
-//@ input q_starts: u32
-//@ input k_starts: u32
-//@ if PAGED
-//@ input pages: u32
-//@ end
-//@ include sequences
+//@ include attending
 var<workgroup> query: array<vec4<f32>, DIM>;
 var<workgroup> sum: array<vec4<f32>, V_DIM>;
 var<workgroup> weights: array<vec4<f32>, GROUP>;
@@ -30,10 +19,6 @@ var<workgroup> rows: array<u32, GROUP>;
 var<workgroup> spans: array<Span, 4>;
 var<workgroup> keys_seen: u32;
 
-fn exps(e: vec4<f32>) -> vec4<f32> { return vec4<f32>(exp_of(e.x), exp_of(e.y), exp_of(e.z), exp_of(e.w)); }
-fn largers(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w));
-}
 fn group_sums(e: vec4<f32>, lane: u32) -> vec4<f32> {
     room[lane] = e;
     workgroupBarrier();
@@ -155,6 +140,193 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
         }
         workgroupBarrier();
+    }
+}
+
+//@ entry attention_lanes
+// The same, and the same bits, without shared memory and barriers: a workgroup is one subgroup of LANES invocations (a power of two) for 4 ROWS
+// rows, in which each reads its own keys and its own elements of values once, and they hand each other queries and weights. As in matmul_lanes,
+// code that touches memory stands once.
+// grid rows / (4 ROWS), kv_heads | workgroup LANES | shared none
+// LANES, KEYS (64 / LANES), ROWS, DIMS (the elements of a sum that a lane has): from the launch
+//@ include attending
+const DEEP: u32 = (DIM + LANES - 1u) / LANES;
+var<private> queries: array<vec4<f32>, ROWS * DEEP>;
+var<private> scores: array<vec4<f32>, ROWS * KEYS>;
+var<private> halves: array<vec4<f32>, KEYS>;
+var<private> sums: array<vec4<f32>, ROWS * DIMS>;
+var<private> most: array<vec4<f32>, ROWS>;
+var<private> total: array<vec4<f32>, ROWS>;
+var<private> keep: array<vec4<f32>, ROWS>;
+var<private> seen: array<vec4<u32>, ROWS>;
+var<private> rows: array<u32, KEYS>;
+var<private> keys: array<vec4<f32>, KEYS>;
+var<private> values: array<f32, DIMS>;
+var<private> sequence_of: array<u32, 4u * ROWS>;
+var<private> seen_of: array<u32, 4u * ROWS>;
+
+// Four elements of a key from `d` on, with zeros beyond the last.
+fn key_four(key: u32, d: u32) -> vec4<f32> {
+//@ if FOURS
+    return k_four(key + d);
+//@ else
+    var e = vec4<f32>();
+    for (var j = 0u; j < min(4u, DIM - d); j++) { e[j] = k_at(key + d + j); }
+    return e;
+//@ end
+}
+// Over the keys of a tile, in the order in which a workgroup joins them.
+fn tile_sums() -> vec4<f32> {
+    for (var width = KEYS / 2u; width > 0u; width = width >> 1u) {
+        for (var i = 0u; i < width; i++) { halves[i] = halves[i] + halves[i + width]; }
+    }
+    var all = halves[0];
+    for (var width = LANES / 2u; width > 0u; width = width >> 1u) { all = all + subgroupShuffleXor(all, width); }
+    return all;
+}
+// Which element of a sum is a lane's `c`th: results are written in words.
+fn dim_of(lane: u32, c: u32) -> u32 { return (c / y_COUNT * LANES + lane) * y_COUNT + c % y_COUNT; }
+// Where row `i` of a workgroup's lies among all heads of all tokens.
+fn head_of(i: u32, kv_head: u32) -> u32 {
+    let heads_of = p.heads / p.kv_heads;
+    return i / heads_of * p.heads + kv_head * heads_of + i % heads_of;
+}
+// The weights of a tile in place of its scores, and what they change of what was before.
+fn weigh(r: u32, tile: u32, lane: u32) {
+    var top = most[r];
+    for (var i = 0u; i < KEYS; i++) {
+        let inside = vec4<u32>(tile + i * LANES + lane) < seen[r];
+        let dot = select(vec4<f32>(), scores[r * KEYS + i], rows[i] != NO_ROW);
+        scores[r * KEYS + i] = select(vec4<f32>(-infinity()), dot * p.scale, inside);
+        top = largers(top, scores[r * KEYS + i]);
+    }
+    for (var width = LANES / 2u; width > 0u; width = width >> 1u) { top = largers(top, subgroupShuffleXor(top, width)); }
+    let shift = select(top, vec4<f32>(), bitcast<vec4<u32>>(top) == vec4<u32>(0xff800000u));
+    for (var i = 0u; i < KEYS; i++) {
+        let inside = vec4<u32>(tile + i * LANES + lane) < seen[r];
+        halves[i] = select(vec4<f32>(), exps(scores[r * KEYS + i] - shift), inside);
+        scores[r * KEYS + i] = halves[i];
+    }
+    keep[r] = exps(most[r] - shift);
+    most[r] = top;
+    total[r] = total[r] * keep[r] + tile_sums();
+}
+
+@compute @workgroup_size(LANES)
+fn attention_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let heads_of = p.heads / p.kv_heads;
+    let kv_head = group.y;
+    let first = group.x * (4u * ROWS);
+    let here = min(4u * ROWS, p.tokens * heads_of - first);
+    var token = NO_ROW;
+    var span = Span(NO_ROW, 0u, 0u, 0u);
+    for (var i = 0u; i < here; i++) {
+        let next = (first + i) / heads_of;
+        if (next != token) { span = span_of(next); }
+        token = next;
+        sequence_of[i] = span.sequence;
+        seen_of[i] = span.seen;
+    }
+    for (var i = 0u; i < here; i++) {
+        for (var d = lane; d < DIM; d += LANES) { queries[i / 4u * DEEP + d / LANES][i % 4u] = q_at(head_of(first + i, kv_head) * DIM + d); }
+    }
+    // Rows of one sequence after those of another: most often all are of one.
+    var end = 0u;
+    for (var begin = 0u; begin < here; begin = end) {
+        end = begin;
+        var last = 0u;
+        for (var r = 0u; r < ROWS; r++) {
+            most[r] = vec4<f32>(-infinity());
+            total[r] = vec4<f32>();
+            seen[r] = vec4<u32>();
+        }
+        while (end < here) {
+            if (sequence_of[end] != sequence_of[begin]) { break; }
+            seen[end / 4u][end % 4u] = seen_of[end];
+            last = max(last, seen_of[end]);
+            end++;
+        }
+        span = span_of((first + begin) / heads_of);
+//@ repeat r ROWS
+//@ repeat c DIMS
+        var sum$r_$c = vec4<f32>();
+//@ end
+//@ end
+        for (var tile = 0u; tile < last; tile += GROUP) {
+            for (var i = 0u; i < KEYS; i++) {
+                let place = tile + i * LANES + lane;
+                rows[i] = NO_ROW;
+                if (place < last) { rows[i] = row_of(span, place); }
+            }
+//@ repeat r ROWS
+//@ repeat i KEYS
+            var dot$r_$i = vec4<f32>();
+//@ end
+//@ end
+            for (var d = 0u; d < DIM; d += 4u) {
+                for (var i = 0u; i < KEYS; i++) {
+                    keys[i] = key_four((select(0u, rows[i], rows[i] != NO_ROW) * p.kv_heads + kv_head) * DIM, d);
+                }
+                for (var j = 0u; j < 4u; j++) {
+//@ repeat i KEYS
+                    let k$i = vec4<f32>(keys[$i][j]);
+//@ end
+//@ repeat r ROWS
+                    let q$r = subgroupShuffle(queries[$r * DEEP + d / LANES], (d + j) % LANES);
+//@ repeat i KEYS
+                    dot$r_$i = fma(q$r, k$i, dot$r_$i);
+//@ end
+//@ end
+                }
+            }
+//@ repeat r ROWS
+//@ repeat i KEYS
+            scores[$r * KEYS + $i] = dot$r_$i;
+//@ end
+//@ end
+            for (var r = 0u; r < ROWS; r++) { weigh(r, tile, lane); }
+//@ repeat r ROWS
+//@ repeat c DIMS
+            sum$r_$c = sum$r_$c * keep[$r];
+//@ end
+//@ end
+            for (var j = 0u; j < min(GROUP, last - tile); j++) {
+                let key = subgroupShuffle(rows[j / LANES], j % LANES);
+                if (key == NO_ROW) { continue; }
+                for (var c = 0u; c < DIMS; c++) { values[c] = v_at((key * p.kv_heads + kv_head) * V_DIM + min(dim_of(lane, c), V_DIM - 1u)); }
+//@ repeat r ROWS
+                // What a row does not see may be NaN, which times nothing is something.
+                let w$r = subgroupShuffle(scores[$r * KEYS + j / LANES], j % LANES);
+                let sees$r = vec4<u32>(tile + j) < seen[$r];
+//@ repeat c DIMS
+                sum$r_$c = select(sum$r_$c, fma(w$r, vec4<f32>(values[$c]), sum$r_$c), sees$r);
+//@ end
+//@ end
+            }
+        }
+//@ repeat r ROWS
+//@ repeat c DIMS
+        sums[$r * DIMS + $c] = sum$r_$c;
+//@ end
+//@ end
+        for (var i = begin; i < end; i++) {
+            let at = head_of(first + i, kv_head);
+            let all = total[i / 4u][i % 4u];
+            // A NaN among the scores is one in the sum, and stays.
+            let any = is_nan(all) || all > 0.0;
+            for (var c = 0u; c < DIMS; c += y_COUNT) {
+                let d = dim_of(lane, c);
+                if (d >= V_DIM) { break; }
+                var results = vec2<f32>();
+                for (var j = 0u; j < y_COUNT && any; j++) { results[j] = sums[i / 4u * DIMS + c + j][i % 4u] / all; }
+                y_store(at * V_DIM + d, results);
+            }
+            if (p.has_lse == 1u && lane == 0u) {
+                var log_sum = -infinity();
+                if (any) { log_sum = log_of(all) + most[i / 4u][i % 4u]; }
+                lse_store(at, vec2<f32>(log_sum, 0.0));
+            }
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 // Products.  c[z, m, n] = round((add[m, n] + scale * sum_k a[z, m, k] * b[z, k, n]) * factor[n] + bias[n])
 // a X, any strides (A_FOURS: side by side along k); b W, any strides, counted in rows along k (or along n: B_ROWS; B_FOURS: side by side in
 // rows), or blocks of B, as bytes, in such rows -> c Y, contiguous; add, factor, bias f32, or absent
-// Order: one chain over k for each result, in f32, whatever m, n and z are, in both entries: so a row has the same bits alone and among many.
+// Order: one chain over k for each result, in f32, whatever m, n and z are, in all entries: so a row has the same bits alone and among many.
 // bound by multiply-adds (matmul), by bandwidth (matmul_few).
 
-//@ parameters batch_a: Layout, batch_b: Layout, sa_m: u32, sa_k: u32, sb0: u32, sb1: u32, m: u32, n: u32, k: u32, batches: u32, pitch: u32, after: u32, scale: f32
+//@ parameters batch_a: Layout, batch_b: Layout, sa_m: u32, sa_k: u32, sb0: u32, sb1: u32, m: u32, n: u32, k: u32, batches: u32, pitch: u32, scale: f32
 //@ output c: Y
 //@ input a: X
 //@ input w: W
@@ -28,12 +28,18 @@ fn four_of(batch: u32, row: u32, column: u32) -> vec4<f32> {
 }
 //@ end
 
-// What follows the sum, before the one rounding. `after`: bits for add, factor, bias.
+// What follows the sum, before the one rounding.
 fn finished(sum: f32, row: u32, column: u32) -> f32 {
     var v = sum * p.scale;
-    if ((p.after & 1u) != 0u) { v = add_at(row * p.pitch + column) + v; }
-    if ((p.after & 2u) != 0u) { v = v * factor_at(column); }
-    if ((p.after & 4u) != 0u) { v = v + bias_at(column); }
+//@ if ADD
+    v = add_at(row * p.pitch + column) + v;
+//@ end
+//@ if FACTOR
+    v = v * factor_at(column);
+//@ end
+//@ if BIAS
+    v = v + bias_at(column);
+//@ end
     return v;
 }
 
@@ -241,4 +247,109 @@ fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(others[i], row, column + 1u); }
         c_store(row * p.pitch + column, pair);
     }
+}
+
+//@ entry matmul_lanes
+// A workgroup is one subgroup of LANES invocations that hand each other what they have read, where reading shared memory is as slow as reading
+// any: on a processor. An invocation has 4 ROWS rows of c and COLUMNS of its columns, and reads each element of a and b once. Code that touches
+// memory stands once, in loops: what such drivers make of it is long.
+// grid n / (LANES COLUMNS), m / (4 ROWS), z | workgroup LANES | shared none            LANES, ROWS, COLUMNS: from the launch
+// Four rows of a, or (ONE) the one there is.
+//@ if ONE
+alias Rows = f32;
+//@ else
+alias Rows = vec4<f32>;
+//@ end
+
+// Element k of four rows of a, from `row` on; those beyond the last are the last again.
+fn rows_of(first: u32, row: u32, k: u32) -> Rows {
+//@ if ONE
+    return a_at(first + k * p.sa_k);
+//@ else
+    let at = first + k * p.sa_k;
+    let last = p.m - 1u;
+    return vec4<f32>(
+        a_at(at + min(row, last) * p.sa_m), a_at(at + min(row + 1u, last) * p.sa_m),
+        a_at(at + min(row + 2u, last) * p.sa_m), a_at(at + min(row + 3u, last) * p.sa_m),
+    );
+//@ end
+}
+// Four elements of a column of b, from k on; beyond the last, zeros.
+fn four_steps(first: u32, column: u32, k: u32) -> vec4<f32> {
+//@ if ALONG_K
+    return four_of(first, column, k);
+//@ else
+    var v = vec4<f32>();
+    for (var j = 0u; j < min(4u, p.k - k); j++) {
+//@ if B_ROWS
+        v[j] = value_of(first, k + j, column);
+//@ else
+        v[j] = value_of(first, column, k + j);
+//@ end
+    }
+    return v;
+//@ end
+}
+// Which column is a lane's `c`th: results are written in words.
+fn column_of(n0: u32, c: u32) -> u32 { return n0 + c / c_COUNT * (LANES * c_COUNT) + c % c_COUNT; }
+// Of four rows the one whose number ends in `row`.
+//@ if ONE
+fn part_of(rows: Rows, row: u32) -> f32 { return rows; }
+//@ else
+fn part_of(rows: Rows, row: u32) -> f32 { return rows[row % 4u]; }
+//@ end
+
+@compute @workgroup_size(LANES)
+fn matmul_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let m0 = group.y * (4u * ROWS);
+    let n0 = group.x * (LANES * COLUMNS) + lane * c_COUNT;
+    for (var z = group.z; z < p.batches; z += groups.z) {
+        let za = batch_a_of(z);
+        let zb = batch_b_of(z);
+//@ repeat r ROWS
+//@ repeat c COLUMNS
+        var sum$r_$c = Rows();
+//@ end
+//@ end
+        for (var k0 = 0u; k0 < p.k; k0 += LANES) {
+            let k = min(k0 + lane, p.k - 1u);
+//@ repeat r ROWS
+            let a$r = select(Rows(), rows_of(za, m0 + 4u * $ru, k), k0 + lane < p.k);
+//@ end
+            for (var step = k0; step < min(k0 + LANES, p.k); step += 4u) {
+//@ repeat c COLUMNS
+                let b$c = four_steps(zb, min(column_of(n0, $cu), p.n - 1u), step);
+//@ end
+                // Beyond k are zeros in both.
+                for (var j = step - k0; j < step - k0 + 4u; j++) {
+//@ repeat r ROWS
+                    let x$r = subgroupShuffle(a$r, j);
+//@ repeat c COLUMNS
+                    sum$r_$c = fma(x$r, Rows(b$c[j % 4u]), sum$r_$c);
+//@ end
+//@ end
+                }
+            }
+        }
+//@ repeat r ROWS
+        for (var row = m0 + 4u * $ru; row < min(m0 + 4u * $ru + 4u, p.m); row++) {
+            put_row(z, row, n0, array<f32, COLUMNS>(
+//@ repeat c COLUMNS
+                part_of(sum$r_$c, row - m0),
+//@ end
+            ));
+        }
+//@ end
+    }
+}
+
+fn put_row(z: u32, row: u32, n0: u32, sums: array<f32, COLUMNS>) {
+//@ repeat c COLUMNS
+    if ($cu % c_COUNT == 0u && column_of(n0, $cu) < p.n) {
+        let column = column_of(n0, $cu);
+        var pair = vec2<f32>(finished(sums[$c], row, column), 0.0);
+        if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(sums[min($cu + 1u, COLUMNS - 1u)], row, column + 1u); }
+        c_store((z * p.m + row) * p.pitch + column, pair);
+    }
+//@ end
 }

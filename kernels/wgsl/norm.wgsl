@@ -4,21 +4,11 @@
 // bound by bandwidth: 2 rows n elements. Order: lanes stride by 256, tree. Depends on n alone.
 const GROUP: u32 = 256u;
 //@ include float
-//@ include group
 
 //@ entry rms_norm
 // With a stream, what is normed is its sum with x, rounded, and that is written too. `has`: bits for stream, weight, r.
-//@ parameters n: u32, rows: u32, has: u32, eps: f32
-//@ output y: Y
-//@ output sum: Y
-//@ output r: f32
-//@ input stream: X
-//@ input x: X
-//@ input w: W
-fn value(at: u32) -> f32 {
-    if ((p.has & 1u) == 0u) { return x_at(at); }
-    return X_round(stream_at(at) + x_at(at));
-}
+//@ include norming
+//@ include group
 @compute @workgroup_size(256)
 fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.y * groups.x + group.x;
@@ -45,6 +35,61 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     }
 }
 
+//@ entry rms_norm_lanes
+// The same, and the same bits, without shared memory and barriers: a workgroup is one subgroup of LANES invocations for ROWS rows, which holds a
+// row, and the weight, while it works on it.
+// grid rows / ROWS | workgroup LANES | shared none      LANES, ROWS, HELD (how many elements of a row a lane has, whole words): from the launch
+//@ include norming
+const SLOTS: u32 = GROUP / LANES;
+var<private> held: array<f32, HELD>;
+var<private> weight: array<f32, HELD>;
+var<private> squares: array<f32, SLOTS>;
+// Which element of a row is a lane's `t`th.
+fn place_of(lane: u32, t: u32) -> u32 { return (t / y_COUNT * LANES + lane) * y_COUNT + t % y_COUNT; }
+// The sums of a workgroup's 256 lanes, joined as it joins them.
+fn joined(lane: u32) -> f32 {
+    for (var width = SLOTS / 2u; width >= y_COUNT; width = width >> 1u) {
+        for (var t = 0u; t < width; t++) { squares[t] = squares[t] + squares[t + width]; }
+    }
+    var all = vec2<f32>(squares[0], squares[y_COUNT - 1u]);
+    for (var width = LANES / 2u; width > 0u; width = width >> 1u) { all = all + subgroupShuffleXor(all, width); }
+    return select(all.x, all.x + all.y, y_COUNT == 2u);
+}
+@compute @workgroup_size(LANES)
+fn rms_norm_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let begin = (group.y * groups.x + group.x) * ROWS;
+    if ((p.has & 2u) != 0u) {
+        for (var t = 0u; t < HELD; t++) { weight[t] = w_at(min(place_of(lane, t), p.n - 1u)); }
+    }
+    for (var row = begin; row < min(begin + ROWS, p.rows); row++) {
+        let first = row * p.n;
+        for (var t = 0u; t < SLOTS; t++) { squares[t] = 0.0; }
+        for (var t = 0u; t < HELD; t++) {
+            let i = place_of(lane, t);
+            if (i < p.n) {
+                let v = value(first + i);
+                held[t] = v;
+                squares[t % SLOTS] = squares[t % SLOTS] + v * v;
+            }
+        }
+        let scale = 1.0 / sqrt(joined(lane) / f32(p.n) + p.eps);
+        if ((p.has & 4u) != 0u && lane == 0u) { r_store(row, vec2<f32>(scale, 0.0)); }
+        for (var t = 0u; t < HELD; t += y_COUNT) {
+            let i = place_of(lane, t);
+            if (i >= p.n) { break; }
+            var v = vec2<f32>();
+            var s = vec2<f32>();
+            for (var j = 0u; j < y_COUNT; j++) {
+                s[j] = held[t + j];
+                v[j] = X_round(s[j] * scale);
+                if ((p.has & 2u) != 0u) { v[j] = v[j] * weight[t + j]; }
+            }
+            y_store(first + i, v);
+            if ((p.has & 1u) != 0u) { sum_store(first + i, s); }
+        }
+    }
+}
+
 //@ entry rms_norm_backward
 // dx = r (g - x r^2 mean(g x)), g = dy w
 //@ parameters n: u32, rows: u32, has: u32
@@ -53,6 +98,7 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 //@ input x: X
 //@ input r: f32
 //@ input w: W
+//@ include group
 fn slope(first: u32, i: u32) -> f32 {
     if (p.has == 0u) { return dy_at(first + i); }
     return dy_at(first + i) * w_at(i);

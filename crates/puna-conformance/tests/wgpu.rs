@@ -4,6 +4,7 @@
 use std::sync::OnceLock;
 
 use puna_conformance::{equal_bits, families, run_family};
+use puna_llama::{Checkpoint, Model, SamplingParameters};
 use puna_tensor::{BlockType, DType, Device};
 use puna_wgpu::{Choice, Limits, Options};
 
@@ -34,19 +35,62 @@ fn family(name: &str) {
 
 families!(family);
 
-/// What hangs on how much a kernel sees at once, as the adapter has it.
+/// What hangs on how much a kernel sees at once, as the adapter has it; and the kernels that are chosen where it is a processor.
 #[test]
 fn the_adapters_own_limits_serve() {
     if let Some(device) = open(Limits::Adapter) {
-        ["device", "copy", "index", "tasks"].iter().for_each(|name| run_family(&device, name));
+        ["device", "copy", "index", "tasks", "matmul", "norm", "attention"].iter().for_each(|name| run_family(&device, name));
     }
 }
 
-/// The same bits again, on a device that has compiled nothing yet, and with other limits.
+/// The same bits again, on a device that has compiled nothing yet, and with other limits, and so with other kernels.
 #[test]
 fn bits_are_those_of_the_first_time() {
     let devices: Option<Vec<Device>> = [Limits::Adapter, Limits::Adapter, Limits::WebGpu].map(open).into_iter().collect();
     if let Some(devices) = devices {
         equal_bits(&devices, &DTYPES);
     }
+}
+
+/// Of each step's work the host reads what was drawn alone, a token and its probability, and the driver is given one batch.
+#[test]
+fn a_step_is_one_submit_and_reads_what_was_drawn() {
+    const TOKENS: usize = 24;
+    let Some(device) = open(Limits::Adapter) else { return };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/models/bias");
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let engine = Model::loader().engine(&checkpoint, &device).unwrap();
+    let mut batch = engine.batch();
+    for i in 0..3 {
+        let sampling = SamplingParameters { temperature: i as f32, top_k: 40, ..SamplingParameters::default() };
+        let options = puna_llama::Options { max_tokens: Some(TOKENS), ignore_end: true, sampling, ..Default::default() };
+        batch.add(&[1 + i, 20, 300], options).unwrap();
+    }
+    // The prompt, and pipelines and room that the first steps make.
+    for _ in 0..4 {
+        batch.step().unwrap();
+    }
+    while !batch.is_done() {
+        let before = puna_wgpu::work(&device).unwrap();
+        assert_eq!(batch.step().unwrap().len(), 3);
+        let after = puna_wgpu::work(&device).unwrap();
+        let (submits, reads, bytes) =
+            (after.submits - before.submits, after.reads - before.reads, after.bytes_read - before.bytes_read);
+        assert!(submits <= 1 && reads <= 2, "{submits} submits and {reads} reads for a step");
+        assert!(bytes <= 3 * 8, "{bytes} bytes are read for three tokens");
+    }
+    let work = puna_wgpu::work(&device).unwrap();
+    assert!(work.submits >= TOKENS as u64 && work.kernels > 10 * work.submits, "{work:?}");
+}
+#[test]
+fn zz_matmul() {
+    run_family(&open(Limits::Adapter).unwrap(), "matmul");
+}
+#[test]
+fn zz_attention() {
+    run_family(&open(Limits::Adapter).unwrap(), "attention");
+}
+#[test]
+fn zz_norm() {
+    run_family(&open(Limits::Adapter).unwrap(), "norm");
 }

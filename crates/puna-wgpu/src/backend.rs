@@ -4,7 +4,7 @@ use std::sync::Arc;
 use puna_tensor::{Arrival, Backend, Buffer, DType, Error, Execution, Kind, Op, Result, Shape, Tensor};
 
 use crate::adapter::{AdapterInfo, Choice, choose};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Work};
 use crate::faults::{Faults, at_once, one_line};
 use crate::launch::{Grid, Parameters};
 use crate::memory::{First, Memory, MemoryUse, Pool};
@@ -19,14 +19,14 @@ pub(crate) struct Wgpu {
     encoder: Arc<Encoder>,
     pool: Arc<Pool>,
     pipelines: Pipelines,
-    name: String,
-    adapter: String,
+    faults: Faults,
     /// The most bytes of a buffer that a kernel sees at once.
     window: usize,
     /// Where such a part may begin.
     alignment: usize,
     /// What stands where a kernel is given nothing, to read or to write.
     nothing: [wgpu::Buffer; 2],
+    lanes: Option<u32>,
 }
 
 /// The bytes that a binding of nothing shows.
@@ -74,6 +74,21 @@ pub fn memory_use(device: &puna_tensor::Device) -> Option<MemoryUse> {
     Some(buffer.memory::<Memory>()?.pool().used())
 }
 
+/// What a wgpu device was given to do; `None` of another.
+pub fn work(device: &puna_tensor::Device) -> Option<Work> {
+    let buffer = device.backend().alloc(0).ok()?;
+    Some(buffer.memory::<Memory>()?.pool().encoder().work())
+}
+
+/// On a processor shared memory is no faster than any, and a barrier much slower than on a GPU, while lanes of a subgroup are elements of a
+/// register: there, where all subgroups are of one size, kernels without either are chosen.
+fn lanes(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let known = adapter.features().contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
+    let lanes = info.subgroup_min_size;
+    (info.device_type == wgpu::DeviceType::Cpu && known && lanes.is_power_of_two() && (4..=64).contains(&lanes)).then_some(lanes)
+}
+
 impl Wgpu {
     async fn new(index: usize, adapter: &wgpu::Adapter, options: Options) -> Result<Self> {
         let name = format!("wgpu:{index}");
@@ -83,16 +98,26 @@ impl Wgpu {
             Limits::Adapter => adapter.limits(),
             Limits::WebGpu => wgpu::Limits::default(),
         };
-        let descriptor = wgpu::DeviceDescriptor { label: Some("puna"), required_limits, ..wgpu::DeviceDescriptor::default() };
+        let lanes = match options.limits {
+            Limits::Adapter => lanes(adapter),
+            Limits::WebGpu => None,
+        };
+        let required_features = if lanes.is_some() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("puna"),
+            required_features,
+            required_limits,
+            ..wgpu::DeviceDescriptor::default()
+        };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
             let message = format!("{adapter_name} gives no device: {}", one_line(&error.to_string()));
             Error::new(Kind::Device, &*name, message)
         })?;
-        let faults = Faults::default();
+        let faults = Faults::new(name, adapter_name);
         faults.listen(&device);
-        let encoder = Arc::new(Encoder::new(&device, &queue, &faults, &name));
-        let pool = Pool::new(&device, &encoder, &faults, (&name, &adapter_name), options.memory_limit);
-        let pipelines = Pipelines::new(&device, &faults, &name, &adapter_name);
+        let encoder = Arc::new(Encoder::new(&device, &queue, &faults));
+        let pool = Pool::new(&device, &encoder, &faults, options.memory_limit);
+        let pipelines = Pipelines::new(&device, &faults);
         let limits = device.limits();
         // A part of its own for each binding: no two that are written may overlap.
         let nothing = [(); 2].map(|()| {
@@ -103,22 +128,27 @@ impl Wgpu {
                 mapped_at_creation: false,
             })
         });
-        faults.check(&name)?;
+        faults.check()?;
         Ok(Self {
             encoder,
             pool,
             pipelines,
-            name,
-            adapter: adapter_name,
+            faults,
             window: limits.max_storage_buffer_binding_size as usize & !3,
             // A multiple of every element's bytes too.
             alignment: (limits.min_storage_buffer_offset_alignment as usize).max(256),
             nothing,
+            lanes,
         })
     }
 
+    /// Of how many lanes each subgroup is, where kernels are to work by handing around what their lanes have read.
+    pub(crate) fn lanes(&self) -> Option<u32> {
+        self.lanes
+    }
+
     pub(crate) fn name_of(&self) -> &str {
-        &self.name
+        self.faults.name()
     }
 
     /// The most bytes of a tensor that a kernel sees at once: what is larger is worked on in parts.
@@ -172,14 +202,13 @@ impl Wgpu {
         let end = extent.end.max(begin + 4).next_multiple_of(4).min(size);
         if end - begin > self.window {
             let message = format!(
-                "{} {} lies in {} bytes, and {} shows a kernel {} at once; {entry} has no way to work on it in parts",
+                "{} {} lies in {} bytes, and a kernel sees {} at once; {entry} has no way to work on it in parts",
                 view.shape(),
                 view.dtype,
                 end - begin,
-                self.adapter,
                 self.window
             );
-            return Err(Error::new(Kind::Memory, &*self.name, message));
+            return Err(self.faults.error(Kind::Memory, message));
         }
         *offset = ((extent.start - begin) / unit_bytes) as u32;
         let size = wgpu::BufferSize::new((end - begin) as u64);
@@ -200,8 +229,8 @@ impl Wgpu {
     pub(crate) fn scratch(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Scratch> {
         let shape = shape.into();
         let bytes = shape.checked_elements().and_then(|n| dtype.bytes_for(n));
-        let bytes = bytes
-            .ok_or_else(|| Error::new(Kind::Memory, &*self.name, format!("{shape} {dtype} does not fit the address space")))?;
+        let bytes =
+            bytes.ok_or_else(|| self.faults.error(Kind::Memory, format!("{shape} {dtype} does not fit the address space")))?;
         let memory = self.pool.alloc(bytes, First::Enqueued)?;
         let view = View::contiguous(&memory, shape, dtype);
         Ok(Scratch { view, _memory: Some(memory) })
@@ -217,8 +246,7 @@ impl Wgpu {
     pub(crate) fn upload_view(&self, view: &View, bytes: &[u8]) -> Result<()> {
         // What is recorded may still read what lay there.
         self.encoder.flush()?;
-        self.encoder.write(&view.buffer, view.extent().start as u64, bytes);
-        Ok(())
+        self.encoder.write(&view.buffer, view.extent().start as u64, bytes)
     }
 
     fn read(&self, buffer: &wgpu::Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {
@@ -234,8 +262,8 @@ fn arrive(encoder: &Encoder, reading: Reading, into: &mut [u8]) -> Result<()> {
             reading.take(into);
             Ok(())
         }
-        Some(Err(message)) => Err(Error::new(Kind::Backend, encoder.name(), message)),
-        None => Err(Error::new(Kind::Backend, encoder.name(), "the driver has waited, and nothing can be read")),
+        Some(Err(message)) => Err(encoder.faults().error(Kind::Backend, message)),
+        None => Err(encoder.faults().error(Kind::Backend, "the driver has waited, and nothing can be read")),
     }
 }
 
@@ -290,7 +318,7 @@ impl Scratch {
 
 impl Backend for Wgpu {
     fn name(&self) -> &str {
-        &self.name
+        self.faults.name()
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
@@ -299,7 +327,7 @@ impl Backend for Wgpu {
 
     fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
         let memory = self.pool.alloc(bytes.len(), First::Host)?;
-        self.encoder.write(memory.buffer(), 0, bytes);
+        self.encoder.write(memory.buffer(), 0, bytes)?;
         Ok(Buffer::new(bytes.len(), memory))
     }
 
@@ -309,7 +337,7 @@ impl Backend for Wgpu {
         }
         // By way of memory of its own, since what is recorded may still read what lies there.
         let memory = self.pool.alloc(bytes.len(), First::Host)?;
-        self.encoder.write(memory.buffer(), 0, bytes);
+        self.encoder.write(memory.buffer(), 0, bytes)?;
         if at % 4 == 0 && bytes.len() % 4 == 0 {
             self.encoder.copy((memory.buffer(), 0), (Memory::of(to).buffer(), at as u64), bytes.len() as u64);
             return Ok(());
@@ -340,5 +368,65 @@ impl Backend for Wgpu {
     fn synchronize(&self) -> Result<()> {
         self.encoder.flush()?;
         self.encoder.wait()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of its own; `None`, said aloud, where there is no adapter and `PUNA_REQUIRE_WGPU` does not ask for one.
+    fn backend() -> Option<Wgpu> {
+        match at_once(choose(&Choice::Any)).expect("adapters are there at once") {
+            Ok((index, adapter)) => Some(at_once(Wgpu::new(index, &adapter, Options::default())).expect("at once").unwrap()),
+            Err(error) if std::env::var_os("PUNA_REQUIRE_WGPU").is_none() => {
+                eprintln!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_refused_is_named_with_the_adapter_and_others_work() {
+        let Some(wgpu) = backend() else { return };
+        let adapter = wgpu.faults.adapter().to_owned();
+        // What every adapter refuses: more invocations than it has, and what is no WGSL.
+        for text in ["@compute @workgroup_size(65535) fn broken() {}", "fn broken( {"] {
+            let error = wgpu.pipelines.build_text(text, "broken.wgsl", "broken").map(drop).unwrap_err();
+            assert_eq!(error.kind(), Kind::Backend, "{error}");
+            for word in [&*adapter, "refuses the kernel broken of broken.wgsl: "] {
+                assert!(error.to_string().contains(word), "{error}");
+            }
+        }
+        let device = puna_tensor::Device::new(wgpu);
+        let x = Tensor::full(3.0, 4, DType::F32, &device).unwrap();
+        assert_eq!(x.mul(&x).unwrap().to_vec::<f32>().unwrap(), [9.0; 4]);
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_for_all_that_comes_after() {
+        let Some(wgpu) = backend() else { return };
+        let (lost, adapter) = (wgpu.encoder.device().clone(), wgpu.faults.adapter().to_owned());
+        let device = puna_tensor::Device::new(wgpu);
+        let x = Tensor::full(3.0, 4, DType::F32, &device).unwrap();
+        let fetched = x.fetch::<f32>().unwrap();
+        lost.destroy();
+        let upload = || Tensor::from_slice(&[1.0f32; 64], 64, &device);
+        let results = [
+            fetched.wait().map(drop),
+            x.to_vec::<f32>().map(drop),
+            device.synchronize(),
+            upload().map(drop),
+            x.exp().and_then(|y| y.to_vec::<f32>()).map(drop),
+            Tensor::zeros([1000, 1000], DType::F32, &device).and_then(|x| x.to_vec::<f32>()).map(drop),
+        ];
+        for (i, result) in results.into_iter().enumerate() {
+            let error = result.expect_err(&i.to_string());
+            assert_eq!(error.kind(), Kind::Backend, "{i}: {error}");
+            for word in [&*adapter, "lost"] {
+                assert!(error.to_string().contains(word), "{i}: {error}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use puna_tensor::{Error, Kind, Result};
+use puna_tensor::{Kind, Result};
 
 use crate::faults::Faults;
 use crate::launch::Grid;
@@ -16,11 +16,23 @@ use crate::read::{Reading, Staged};
 /// The most bytes of parameters in a batch: some 2,000 kernels.
 const BATCH_BYTES: usize = 512 << 10;
 
+/// What a device was given to do since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Kernels that were recorded.
+    pub kernels: u64,
+    /// Batches of them, and of copies, that the driver was given.
+    pub submits: u64,
+    /// Copies to where the host reads them.
+    pub reads: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+}
+
 pub(crate) struct Encoder {
     device: wgpu::Device,
     queue: wgpu::Queue,
     faults: Faults,
-    name: String,
     /// What a batch's kernels read their parameters from: written before each batch, behind the one before.
     parameters: wgpu::Buffer,
     /// How far apart they lie.
@@ -35,10 +47,11 @@ struct Batch {
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
     parameters: Vec<u8>,
+    work: Work,
 }
 
 impl Encoder {
-    pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue, faults: &Faults, name: &str) -> Self {
+    pub(crate) fn new(device: &wgpu::Device, queue: &wgpu::Queue, faults: &Faults) -> Self {
         let parameters = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: BATCH_BYTES as u64 + PARAMETER_BYTES,
@@ -49,7 +62,6 @@ impl Encoder {
             device: device.clone(),
             queue: queue.clone(),
             faults: faults.clone(),
-            name: name.to_owned(),
             parameters,
             alignment: device.limits().min_uniform_buffer_offset_alignment as usize,
             batch: Mutex::default(),
@@ -61,9 +73,19 @@ impl Encoder {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The device's name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    #[cfg(test)]
+    pub(crate) fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// What the device's errors say, and are made by.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// What was recorded and submitted so far.
+    pub(crate) fn work(&self) -> Work {
+        self.batch().work
     }
 
     /// The number of the batch that is being recorded: what was let go in an earlier one, no work that is to be submitted reads.
@@ -107,6 +129,7 @@ impl Encoder {
         pass.set_bind_group(0, &group, &[at as u32]);
         let [x, y, z] = grid.0;
         pass.dispatch_workgroups(x, y, z);
+        batch.work.kernels += 1;
         Ok(())
     }
 
@@ -125,7 +148,9 @@ impl Encoder {
     }
 
     /// Writes bytes before all that is recorded: into memory that none of it uses. A part of a word is filled up with zeros.
-    pub(crate) fn write(&self, buffer: &wgpu::Buffer, at: u64, bytes: &[u8]) {
+    ///
+    /// Errors: what the driver says of it, or of anything before.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, at: u64, bytes: &[u8]) -> Result<()> {
         // In pieces, so that the driver's own copies stay small.
         const PIECE: usize = 32 << 20;
         let whole = bytes.len() / 4 * 4;
@@ -140,6 +165,7 @@ impl Encoder {
             word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
             self.queue.write_buffer(buffer, at + whole as u64, &word);
         }
+        self.faults.check()
     }
 
     /// Begins to read bytes, after all that was enqueued.
@@ -153,14 +179,20 @@ impl Encoder {
     pub(crate) fn stage(&self, buffer: &wgpu::Buffer, range: Range<usize>) -> Result<Staged> {
         let begin = range.start / 4 * 4;
         let bytes = (range.end.next_multiple_of(4) - begin).max(4);
-        let staging = self.faults.scope(&self.device, &self.name, || {
+        let staging = self.faults.scope(&self.device, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("read back"),
                 size: bytes as u64,
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
-        })?;
+        });
+        let staging = staging.map_err(|(kind, message)| self.faults.error(kind, message))?;
+        {
+            let work = &mut self.batch().work;
+            work.reads += 1;
+            work.bytes_read += bytes as u64;
+        }
         let number = self.copy((buffer, begin as u64), (&staging, 0), bytes as u64);
         Ok(Staged { buffer: staging, range: range.start - begin..range.end - begin, number })
     }
@@ -177,11 +209,11 @@ impl Encoder {
     pub(crate) fn wait(&self) -> Result<()> {
         if cfg!(target_arch = "wasm32") {
             let message = "a browser's thread cannot wait; puna_wgpu::read gives a tensor's bytes when they are there";
-            return Err(Error::new(Kind::Backend, &*self.name, message));
+            return Err(self.faults.error(Kind::Backend, message));
         }
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        self.faults.check(&self.name)?;
-        waited.map_err(|error| Error::new(Kind::Backend, &*self.name, error.to_string()))?;
+        self.faults.check()?;
+        waited.map_err(|error| self.faults.error(Kind::Backend, error))?;
         Ok(())
     }
 
@@ -193,12 +225,13 @@ impl Encoder {
                 self.queue.write_buffer(&self.parameters, 0, &parameters);
             }
             self.queue.submit([encoder.finish()]);
+            batch.work.submits += 1;
         } else {
             // What the host has written is carried out.
             self.queue.submit([]);
         }
         self.number.fetch_add(1, Ordering::AcqRel);
-        self.faults.check(&self.name)
+        self.faults.check()
     }
 }
 

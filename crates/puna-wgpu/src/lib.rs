@@ -23,6 +23,7 @@ mod source;
 mod view;
 
 pub use adapter::{AdapterInfo, Choice, adapters};
-pub use backend::{Limits, Options, device, memory_use, request};
+pub use backend::{Limits, Options, device, memory_use, request, work};
+pub use encoder::Work;
 pub use memory::MemoryUse;
 pub use read::read;

@@ -55,9 +55,6 @@ pub(crate) struct Pool {
     device: wgpu::Device,
     encoder: Arc<Encoder>,
     faults: Faults,
-    name: String,
-    /// The adapter, as errors say it.
-    adapter: String,
     /// The largest buffer that there may be.
     largest: u64,
     /// The most that may be reserved.
@@ -82,19 +79,11 @@ pub(crate) enum First {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        device: &wgpu::Device,
-        encoder: &Arc<Encoder>,
-        faults: &Faults,
-        (name, adapter): (&str, &str),
-        limit: Option<usize>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(device: &wgpu::Device, encoder: &Arc<Encoder>, faults: &Faults, limit: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             device: device.clone(),
             encoder: encoder.clone(),
             faults: faults.clone(),
-            name: name.to_owned(),
-            adapter: adapter.to_owned(),
             largest: device.limits().max_buffer_size,
             limit: limit.unwrap_or(usize::MAX),
             state: Mutex::default(),
@@ -121,9 +110,8 @@ impl Pool {
     pub(crate) fn alloc(self: &Arc<Self>, bytes: usize, first: First) -> Result<Memory> {
         let class = class(bytes as u64);
         let Some(class) = class.filter(|class| *class <= self.largest || bytes as u64 <= self.largest) else {
-            let message =
-                format!("a buffer of {bytes} bytes is beyond the {} that {} has at most in one", self.largest, self.adapter);
-            return Err(Error::new(Kind::Memory, &*self.name, message));
+            let message = format!("a buffer of {bytes} bytes is beyond the {} that there are at most in one", self.largest);
+            return Err(self.faults.error(Kind::Memory, message));
         };
         let class = class.min(self.largest & !3);
         let batch = self.encoder.number();
@@ -136,7 +124,7 @@ impl Pool {
             Some(buffer) => buffer,
             None => self.reserve(&mut state, class).map_err(|error| match error {
                 Some(error) => error,
-                None => self.no_room(bytes, &state),
+                None => self.no_room(bytes, &state.used),
             })?,
         };
         state.used.allocated += class as usize;
@@ -154,7 +142,7 @@ impl Pool {
             }
         }
         let create = || {
-            self.faults.scope(&self.device, &self.name, || {
+            self.faults.scope(&self.device, || {
                 self.device.create_buffer(&wgpu::BufferDescriptor {
                     label: None,
                     size: class,
@@ -164,7 +152,7 @@ impl Pool {
             })
         };
         let buffer = match create() {
-            Err(error) if error.kind() == Kind::Memory && release(state) => create(),
+            Err((Kind::Memory, _)) if release(state) => create(),
             other => other,
         };
         match buffer {
@@ -172,21 +160,17 @@ impl Pool {
                 state.used.reserved += class as usize;
                 Ok(buffer)
             }
-            Err(error) if error.kind() == Kind::Memory => Err(None),
-            Err(error) => Err(Some(error)),
+            Err((Kind::Memory, _)) => Err(None),
+            Err((kind, message)) => Err(Some(self.faults.error(kind, message))),
         }
     }
 
-    fn no_room(&self, bytes: usize, state: &State) -> Error {
+    fn no_room(&self, bytes: usize, used: &MemoryUse) -> Error {
         let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
         let limit = if self.limit == usize::MAX { String::new() } else { format!(", limit {:.2} GiB", gib(self.limit)) };
-        let message = format!(
-            "{} has no room for {:.2} GiB ({bytes} bytes); this device holds {:.2} GiB{limit}",
-            self.adapter,
-            gib(bytes),
-            gib(state.used.allocated)
-        );
-        Error::new(Kind::Memory, &*self.name, message)
+        let message =
+            format!("no room for {:.2} GiB ({bytes} bytes); this device holds {:.2} GiB{limit}", gib(bytes), gib(used.allocated));
+        self.faults.error(Kind::Memory, message)
     }
 }
 

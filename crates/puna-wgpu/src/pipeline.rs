@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use puna_tensor::{Error, Kind, Result};
+use puna_tensor::Result;
 
 use crate::faults::Faults;
 use crate::source::{Access, Assembled, OFFSET_WORDS, Unit, assemble};
@@ -25,15 +25,12 @@ pub(crate) const PARAMETER_BYTES: u64 = 512;
 pub(crate) struct Pipelines {
     device: wgpu::Device,
     faults: Faults,
-    name: String,
-    adapter: String,
     known: RwLock<HashMap<(Unit, &'static str), Arc<Pipeline>>>,
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &wgpu::Device, faults: &Faults, name: &str, adapter: &str) -> Self {
-        let (device, faults) = (device.clone(), faults.clone());
-        Self { device, faults, name: name.to_owned(), adapter: adapter.to_owned(), known: RwLock::default() }
+    pub(crate) fn new(device: &wgpu::Device, faults: &Faults) -> Self {
+        Self { device: device.clone(), faults: faults.clone(), known: RwLock::default() }
     }
 
     /// The kernel of this unit and name, compiled when it is first asked for.
@@ -51,8 +48,17 @@ impl Pipelines {
     }
 
     fn compile(&self, unit: &Unit, entry: &'static str) -> Result<Pipeline> {
-        let Assembled { text, bindings, words } = assemble(unit, entry);
-        assert!(((OFFSET_WORDS + words) * 4) as u64 <= PARAMETER_BYTES, "{entry} of {}: parameters fit their room", unit.source);
+        self.build(assemble(unit, entry), unit.source, entry)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn build_text(&self, text: &str, source: &str, entry: &'static str) -> Result<Pipeline> {
+        self.build(Assembled { text: text.to_owned(), bindings: Vec::new(), words: 0 }, source, entry)
+    }
+
+    fn build(&self, assembled: Assembled, source: &str, entry: &'static str) -> Result<Pipeline> {
+        let Assembled { text, bindings, words } = assembled;
+        assert!(((OFFSET_WORDS + words) * 4) as u64 <= PARAMETER_BYTES, "{entry} of {source}: parameters fit their room");
         let accesses = bindings.iter().map(|(access, _)| *access).collect();
         let label = Some(entry);
         let entries: Vec<_> = std::iter::once(wgpu::BufferBindingType::Uniform)
@@ -88,9 +94,7 @@ impl Pipelines {
             });
             Pipeline { pipeline, layout, accesses, words }
         };
-        self.faults.scope(&self.device, &self.name, compile).map_err(|error| {
-            let message = format!("{} refuses the kernel {entry} of {}: {error}", self.adapter, unit.source);
-            Error::new(Kind::Backend, &*self.name, message)
-        })
+        let built = self.faults.scope(&self.device, compile);
+        built.map_err(|(kind, message)| self.faults.error(kind, format!("refuses the kernel {entry} of {source}: {message}")))
     }
 }

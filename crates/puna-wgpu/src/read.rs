@@ -25,7 +25,7 @@ pub async fn read(tensor: &Tensor) -> Result<Vec<u8>> {
     let encoder = memory.pool().encoder();
     let mut into = vec![0; bytes];
     let reading = encoder.read(memory.buffer(), begin..begin + bytes)?;
-    reading.arrived().await.map_err(|message| Error::new(Kind::Backend, encoder.name(), message))?;
+    reading.arrived().await.map_err(|message| encoder.faults().error(Kind::Backend, message))?;
     reading.take(&mut into);
     Ok(into)
 }

@@ -9,6 +9,7 @@
 //! | `//@ atomic y: Y` | writable one element at a time, whatever its neighbours do: `y_put(i, e)`, beside `y_at(i)` |
 //! | `//@ elements y` | the entry's main function: `element(i)` for each of `p.n` elements of `y` |
 //! | `//@ include NAME` | a header; `number X`: the one of the numbers that X is widened to |
+//! | `//@ repeat r 4` .. `//@ end` | the lines between, four times (or as often as a constant says), `$r` being 0, 1, 2, 3 |
 //! | `//@ if X f16 bf16` .. `//@ else` .. `//@ end` | what is of these dtypes alone, or (`//@ if NAME`) of a constant that is not 0 |
 //!
 //! For a dtype `X` there are `alias X`, the type that it is widened to, and of floats `X_round(v)`; for constants of a unit `const NAME: u32`.
@@ -23,7 +24,7 @@ use puna_tensor::DType;
 pub(crate) struct Unit {
     pub(crate) source: &'static str,
     pub(crate) dtypes: [(&'static str, Number); 3],
-    pub(crate) constants: [(&'static str, u32); 8],
+    pub(crate) constants: [(&'static str, u32); 16],
 }
 
 /// No dtype, no constant.
@@ -35,7 +36,7 @@ impl Unit {
     pub(crate) fn new<const N: usize>(source: &'static str, given: [(&'static str, Number); N]) -> Self {
         let mut dtypes = [NO_DTYPE; 3];
         dtypes[..N].copy_from_slice(&given);
-        Self { source, dtypes, constants: [NO_CONSTANT; 8] }
+        Self { source, dtypes, constants: [NO_CONSTANT; 16] }
     }
 
     /// With one more constant.
@@ -99,12 +100,31 @@ pub(crate) fn assemble(unit: &Unit, entry: &str) -> Assembled {
     out
 }
 
+/// The lines up to the end of what has just begun.
+fn body<'a>(lines: &mut impl Iterator<Item = &'a str>) -> String {
+    let (mut text, mut depth) = (String::new(), 1);
+    for line in lines {
+        match line.trim_start().strip_prefix("//@ ").and_then(|directive| directive.split(' ').next()) {
+            Some("if" | "repeat") => depth += 1,
+            Some("end") => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    panic!("a repeat has an end");
+}
+
 impl Assembled {
     fn expand(&mut self, unit: &Unit, entry: &str, text: &str) {
         // What is open: whether what is inside it is taken.
         let mut open: Vec<bool> = Vec::new();
         let mut of_entry = true;
-        for line in text.lines() {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
             let Some(directive) = line.trim_start().strip_prefix("//@ ") else {
                 if of_entry && open.iter().all(|taken| *taken) {
                     self.text.push_str(line);
@@ -124,6 +144,15 @@ impl Assembled {
                         None => names.peek().is_none() && unit.constant(name) != 0,
                     };
                     open.push(taken);
+                }
+                "repeat" => {
+                    let body = body(&mut lines);
+                    let (name, count) = rest.split_once(' ').expect("a name and a count");
+                    let count = count.parse().unwrap_or_else(|_| unit.constant(count));
+                    let taken = of_entry && open.iter().all(|taken| *taken);
+                    for i in (0..count).filter(|_| taken) {
+                        self.expand(unit, entry, &body.replace(&format!("${name}"), &i.to_string()));
+                    }
                 }
                 "else" => *open.last_mut().expect("an if before its else") ^= true,
                 "end" => {
@@ -447,11 +476,22 @@ mod tests {
                 let plain = floats.map(|x| Unit::new(source, [("X", x), ("W", x), ("Y", x)]));
                 let all = plain.into_iter().chain(BlockType::ALL.into_iter().map(blocks));
                 let ways = [["A_FOURS", "B_FOURS"], ["B_ROWS", "A_FOURS"], ["B_ROWS", "B_FOURS"]];
-                all.flat_map(|unit| ways.map(|[one, other]| unit.with(one, 1).with(other, 1))).collect()
+                let lanes = |unit: Unit| {
+                    let along = u32::from(unit.constant("B_ROWS") == 0);
+                    let unit = unit.with("LANES", 8).with("ROWS", 2).with("COLUMNS", 4).with("ALONG_K", along);
+                    unit.with("ONE", unit.constant("A_FOURS"))
+                };
+                all.flat_map(|unit| ways.map(|[one, other]| lanes(unit.with(one, 1).with(other, 1)))).collect()
             }
             "attention.wgsl" => {
                 let unit = |x| Unit::new(source, [("X", x), ("Y", x), ("W", x)]).with("DIM", 64).with("V_DIM", 64);
+                let unit = |x| unit(x).with("LANES", 8).with("KEYS", 8).with("ROWS", 2).with("DIMS", 8);
                 floats.into_iter().flat_map(|x| [unit(x), unit(x).with("PAGED", 1)]).collect()
+            }
+            "norm.wgsl" => {
+                let unit =
+                    |x, w| Unit::new(source, [("X", x), ("Y", x), ("W", w)]).with("LANES", 8).with("ROWS", 2).with("HELD", 16);
+                floats.into_iter().flat_map(|x| floats.map(|w| unit(x, w))).collect()
             }
             _ if says("X") || says("W") => {
                 floats.into_iter().flat_map(|x| floats.map(|w| Unit::new(source, [("X", x), ("Y", x), ("W", w)]))).collect()
@@ -469,7 +509,7 @@ mod tests {
                 // A product and a sum is of floats alone, a derivative of keys that are packed.
                 let taken = |entry: &&str| match *entry {
                     "affine" => !integers,
-                    "attention" => true,
+                    "attention" | "attention_lanes" => true,
                     _ => unit.constant("PAGED") == 0,
                 };
                 for entry in entries(text).filter(taken) {
@@ -488,7 +528,7 @@ mod tests {
         let module = naga::front::wgsl::parse_str(text).map_err(|error| error.emit_to_string(text))?;
         let mut validator = naga::valid::Validator::new(
             naga::valid::ValidationFlags::all(),
-            naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+            naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32 | naga::valid::Capabilities::SUBGROUP,
         );
         validator.validate(&module).map(drop).map_err(|error| error.emit_to_string(text))
     }

@@ -16,6 +16,9 @@ fn unit(q: DType, k: DType, y: DType, dim: usize, v_dim: usize) -> Unit {
     unit.with("DIM", dim as u32).with("V_DIM", v_dim as u32).with("FOURS", u32::from(dim % 4 == 0))
 }
 
+/// The most fours of rows that share their keys in `attention_lanes`.
+const LANES_FOURS: usize = 4;
+
 /// Where keys lie in pages.
 struct Pages<'a> {
     table: &'a View,
@@ -71,13 +74,19 @@ impl Forward<'_> {
         if dim == 0 || v_dim == 0 {
             return Ok(());
         }
-        wgpu.launch(
-            &unit,
-            "attention",
-            Grid::of([(tokens * heads / kv_heads.max(1)).div_ceil(4), kv_heads, 1]),
-            &views,
-            &parameters,
-        )?;
+        let rows = tokens * heads / kv_heads.max(1);
+        match wgpu.lanes() {
+            Some(lanes) => {
+                let fours = rows.div_ceil(4).clamp(1, LANES_FOURS);
+                let count = Number::of(result.view().dtype).count();
+                let dims = v_dim.div_ceil(lanes as usize * count) * count;
+                let unit = unit.with("LANES", lanes).with("KEYS", 64 / lanes);
+                let unit = unit.with("ROWS", fours as u32).with("DIMS", dims as u32);
+                let grid = Grid::of([rows.div_ceil(4 * fours), kv_heads, 1]);
+                wgpu.launch(&unit, "attention_lanes", grid, &views, &parameters)?;
+            }
+            None => wgpu.launch(&unit, "attention", Grid::of([rows.div_ceil(4), kv_heads, 1]), &views, &parameters)?,
+        }
         result.finish(wgpu)
     }
 }

@@ -106,7 +106,8 @@ impl<'a> Product<'a> {
         };
         let vector = |view: Option<&View>| view.map(|view| cut(view, 0));
         let (add, factor, bias) = (self.add.map(|add| cut(add, add.shape().rank() - 1)), vector(self.factor), vector(self.bias));
-        let with = u32::from(add.is_some()) | u32::from(factor.is_some()) << 1 | u32::from(bias.is_some()) << 2;
+        let unit = unit.with("ADD", u32::from(add.is_some())).with("FACTOR", u32::from(factor.is_some()));
+        let unit = unit.with("BIAS", u32::from(bias.is_some()));
         let to = cut(c, c.shape().rank() - 1);
         let parameters = parameters![
             over(a, &leading_a),
@@ -120,19 +121,35 @@ impl<'a> Product<'a> {
             k,
             batches,
             all,
-            with,
             self.scale as f32
         ];
         let views = [Some(&to), Some(a), Some(b), add.as_ref(), factor.as_ref(), bias.as_ref()];
-        let ways =
-            unit.with("A_FOURS", u32::from(sa_k == 1)).with("B_ROWS", u32::from(by_rows)).with("B_FOURS", u32::from(sb1 == 1));
+        if let Some(lanes) = wgpu.lanes() {
+            let (rows, columns) = lanes_tile(m);
+            let unit = unit.with("LANES", lanes).with("ROWS", rows as u32).with("COLUMNS", columns as u32);
+            let unit = unit.with("ONE", u32::from(m == 1)).with("B_ROWS", u32::from(by_rows));
+            let unit = unit.with("ALONG_K", u32::from(!by_rows && sb1 == 1));
+            let grid = [n.div_ceil(lanes as usize * columns), m.div_ceil(4 * rows), batches.min(MOST_GROUPS)];
+            return wgpu.launch(&unit, "matmul_lanes", Grid::of(grid), &views, &parameters);
+        }
         if m <= FEW && batches == 1 && sa_k == 1 && !by_rows && sb1 == 1 {
             let columns = 64 * Number::of(c.dtype).count();
             let unit = unit.with("ONE", u32::from(m == 1));
             return wgpu.launch(&unit, "matmul_few", Grid::of([n.div_ceil(columns), m.div_ceil(4), 1]), &views, &parameters);
         }
         let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), batches.min(MOST_GROUPS)]);
-        wgpu.launch(&ways, "matmul", grid, &views, &parameters)
+        let unit =
+            unit.with("A_FOURS", u32::from(sa_k == 1)).with("B_ROWS", u32::from(by_rows)).with("B_FOURS", u32::from(sb1 == 1));
+        wgpu.launch(&unit, "matmul", grid, &views, &parameters)
+    }
+}
+
+/// The fours of rows, and the columns, that an invocation of `matmul_lanes` computes.
+fn lanes_tile(m: usize) -> (usize, usize) {
+    match m {
+        1..=4 => (1, 4),
+        5..=255 => (4, 4),
+        _ => (8, 4),
     }
 }
 

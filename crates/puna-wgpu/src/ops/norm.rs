@@ -14,6 +14,10 @@ use crate::view::View;
 const CHUNK: usize = 64;
 const CHUNKS: usize = 1024;
 
+/// The longest rows that a subgroup holds, and how many of them it norms with one weight.
+const MOST_HELD: usize = 16384;
+const TOGETHER: usize = 8;
+
 fn unit(x: DType, weight: Option<&View>, y: DType) -> Unit {
     let weight = weight.map_or(x, |weight| weight.dtype);
     Unit::new("norm.wgsl", [("X", Number::of(x)), ("W", Number::of(weight)), ("Y", Number::of(y))])
@@ -44,7 +48,17 @@ pub(super) fn rms_norm(
     let sum = sum.map(|sum| WholeWords::new(wgpu, sum, n)).transpose()?;
     let unit = unit(x.dtype, weight.as_deref(), result.view().dtype);
     let views = [Some(result.view()), sum.as_ref().map(WholeWords::view), r, stream.as_deref(), Some(&*x), weight.as_deref()];
-    wgpu.launch(&unit, "rms_norm", Grid::groups(rows), &views, &parameters![n, rows, has, eps as f32])?;
+    let parameters = parameters![n, rows, has, eps as f32];
+    match wgpu.lanes() {
+        Some(lanes) if n <= MOST_HELD => {
+            let together = if rows < 8 * TOGETHER { 1 } else { TOGETHER };
+            let count = Number::of(result.view().dtype).count();
+            let held = n.div_ceil(lanes as usize * count) * count;
+            let unit = unit.with("LANES", lanes).with("ROWS", together as u32).with("HELD", held as u32);
+            wgpu.launch(&unit, "rms_norm_lanes", Grid::groups(rows.div_ceil(together)), &views, &parameters)?;
+        }
+        _ => wgpu.launch(&unit, "rms_norm", Grid::groups(rows), &views, &parameters)?,
+    }
     result.finish(wgpu)?;
     sum.map_or(Ok(()), |sum| sum.finish(wgpu))
 }
