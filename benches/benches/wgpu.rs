@@ -2,6 +2,8 @@
 //!
 //!     cargo bench -p puna-benches --bench wgpu
 //!
+//! Beside burn: `benches/burn`.
+//!
 //! Roof: for products the multiply-adds (2 M N K of them), for one row the weight's bytes; for attention four operations a query, key and
 //! dimension; for norms the bytes read and written.
 

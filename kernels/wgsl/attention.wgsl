@@ -145,25 +145,17 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 
 //@ entry attention_lanes
 // The same, and the same bits, without shared memory and barriers: a workgroup is one subgroup of LANES invocations (a power of two) for 4 ROWS
-// rows, in which each reads its own keys and its own elements of values once, and they hand each other queries and weights. As in matmul_lanes,
-// code that touches memory stands once.
+// rows, in which each reads its own keys and its own elements of values once, and they hand each other queries and weights.
 // grid rows / (4 ROWS), kv_heads | workgroup LANES | shared none
 // LANES, KEYS (64 / LANES), ROWS, DIMS (the elements of a sum that a lane has): from the launch
 //@ include attending
 const DEEP: u32 = (DIM + LANES - 1u) / LANES;
-var<private> queries: array<vec4<f32>, ROWS * DEEP>;
-var<private> scores: array<vec4<f32>, ROWS * KEYS>;
+//@ repeat r ROWS
+var<private> query$r: array<vec4<f32>, DEEP>;
+var<private> weights$r: array<vec4<f32>, KEYS>;
+//@ end
 var<private> halves: array<vec4<f32>, KEYS>;
-var<private> sums: array<vec4<f32>, ROWS * DIMS>;
-var<private> most: array<vec4<f32>, ROWS>;
-var<private> total: array<vec4<f32>, ROWS>;
-var<private> keep: array<vec4<f32>, ROWS>;
-var<private> seen: array<vec4<u32>, ROWS>;
 var<private> rows: array<u32, KEYS>;
-var<private> keys: array<vec4<f32>, KEYS>;
-var<private> values: array<f32, DIMS>;
-var<private> sequence_of: array<u32, 4u * ROWS>;
-var<private> seen_of: array<u32, 4u * ROWS>;
 
 // Four elements of a key from `d` on, with zeros beyond the last.
 fn key_four(key: u32, d: u32) -> vec4<f32> {
@@ -184,32 +176,31 @@ fn tile_sums() -> vec4<f32> {
     for (var width = LANES / 2u; width > 0u; width = width >> 1u) { all = all + subgroupShuffleXor(all, width); }
     return all;
 }
+fn tile_largests(mine: vec4<f32>) -> vec4<f32> {
+    var all = mine;
+    for (var width = LANES / 2u; width > 0u; width = width >> 1u) { all = largers(all, subgroupShuffleXor(all, width)); }
+    return all;
+}
 // Which element of a sum is a lane's `c`th: results are written in words.
 fn dim_of(lane: u32, c: u32) -> u32 { return (c / y_COUNT * LANES + lane) * y_COUNT + c % y_COUNT; }
-// Where row `i` of a workgroup's lies among all heads of all tokens.
+// Where row `i` lies among all heads of all tokens.
 fn head_of(i: u32, kv_head: u32) -> u32 {
     let heads_of = p.heads / p.kv_heads;
     return i / heads_of * p.heads + kv_head * heads_of + i % heads_of;
 }
-// The weights of a tile in place of its scores, and what they change of what was before.
-fn weigh(r: u32, tile: u32, lane: u32) {
-    var top = most[r];
-    for (var i = 0u; i < KEYS; i++) {
-        let inside = vec4<u32>(tile + i * LANES + lane) < seen[r];
-        let dot = select(vec4<f32>(), scores[r * KEYS + i], rows[i] != NO_ROW);
-        scores[r * KEYS + i] = select(vec4<f32>(-infinity()), dot * p.scale, inside);
-        top = largers(top, scores[r * KEYS + i]);
+// Element d of the queries of four rows, of which those from `beyond` on are none.
+fn four_queries(row: u32, beyond: u32, kv_head: u32, d: u32) -> vec4<f32> {
+    var e = vec4<f32>();
+    for (var i = row; i < min(row + 4u, beyond); i++) { e[i % 4u] = q_at(head_of(i, kv_head) * DIM + d); }
+    return e;
+}
+// How many keys each of four rows sees, of those rows from `begin` to `end`.
+fn four_seen(row: u32, begin: u32, end: u32) -> vec4<u32> {
+    var seen = vec4<u32>();
+    for (var i = row; i < min(row + 4u, end); i++) {
+        if (i >= begin) { seen[i % 4u] = span_of(i / (p.heads / p.kv_heads)).seen; }
     }
-    for (var width = LANES / 2u; width > 0u; width = width >> 1u) { top = largers(top, subgroupShuffleXor(top, width)); }
-    let shift = select(top, vec4<f32>(), bitcast<vec4<u32>>(top) == vec4<u32>(0xff800000u));
-    for (var i = 0u; i < KEYS; i++) {
-        let inside = vec4<u32>(tile + i * LANES + lane) < seen[r];
-        halves[i] = select(vec4<f32>(), exps(scores[r * KEYS + i] - shift), inside);
-        scores[r * KEYS + i] = halves[i];
-    }
-    keep[r] = exps(most[r] - shift);
-    most[r] = top;
-    total[r] = total[r] * keep[r] + tile_sums();
+    return seen;
 }
 
 @compute @workgroup_size(LANES)
@@ -217,37 +208,27 @@ fn attention_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_in
     let heads_of = p.heads / p.kv_heads;
     let kv_head = group.y;
     let first = group.x * (4u * ROWS);
-    let here = min(4u * ROWS, p.tokens * heads_of - first);
-    var token = NO_ROW;
-    var span = Span(NO_ROW, 0u, 0u, 0u);
-    for (var i = 0u; i < here; i++) {
-        let next = (first + i) / heads_of;
-        if (next != token) { span = span_of(next); }
-        token = next;
-        sequence_of[i] = span.sequence;
-        seen_of[i] = span.seen;
-    }
-    for (var i = 0u; i < here; i++) {
-        for (var d = lane; d < DIM; d += LANES) { queries[i / 4u * DEEP + d / LANES][i % 4u] = q_at(head_of(first + i, kv_head) * DIM + d); }
+    let beyond = min(first + 4u * ROWS, p.tokens * heads_of);
+    for (var d = lane; d < DIM; d += LANES) {
+//@ repeat r ROWS
+        query$r[d / LANES] = four_queries(first + 4u * $ru, beyond, kv_head, d);
+//@ end
     }
     // Rows of one sequence after those of another: most often all are of one.
-    var end = 0u;
-    for (var begin = 0u; begin < here; begin = end) {
-        end = begin;
+    var end = first;
+    for (var begin = first; begin < beyond; begin = end) {
+        let span = span_of(begin / heads_of);
         var last = 0u;
-        for (var r = 0u; r < ROWS; r++) {
-            most[r] = vec4<f32>(-infinity());
-            total[r] = vec4<f32>();
-            seen[r] = vec4<u32>();
+        while (end < beyond) {
+            let other = span_of(end / heads_of);
+            if (other.sequence != span.sequence) { break; }
+            last = max(last, other.seen);
+            end = min((end / heads_of + 1u) * heads_of, beyond);
         }
-        while (end < here) {
-            if (sequence_of[end] != sequence_of[begin]) { break; }
-            seen[end / 4u][end % 4u] = seen_of[end];
-            last = max(last, seen_of[end]);
-            end++;
-        }
-        span = span_of((first + begin) / heads_of);
 //@ repeat r ROWS
+        let seen$r = four_seen(first + 4u * $ru, begin, end);
+        var most$r = vec4<f32>(-infinity());
+        var total$r = vec4<f32>();
 //@ repeat c DIMS
         var sum$r_$c = vec4<f32>();
 //@ end
@@ -258,75 +239,89 @@ fn attention_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_in
                 rows[i] = NO_ROW;
                 if (place < last) { rows[i] = row_of(span, place); }
             }
-//@ repeat r ROWS
 //@ repeat i KEYS
+            let key$i = (select(0u, rows[$i], rows[$i] != NO_ROW) * p.kv_heads + kv_head) * DIM;
+//@ repeat r ROWS
             var dot$r_$i = vec4<f32>();
 //@ end
 //@ end
             for (var d = 0u; d < DIM; d += 4u) {
-                for (var i = 0u; i < KEYS; i++) {
-                    keys[i] = key_four((select(0u, rows[i], rows[i] != NO_ROW) * p.kv_heads + kv_head) * DIM, d);
-                }
-                for (var j = 0u; j < 4u; j++) {
 //@ repeat i KEYS
-                    let k$i = vec4<f32>(keys[$i][j]);
+                let k$i = key_four(key$i, d);
 //@ end
+                for (var j = d; j < d + 4u; j++) {
 //@ repeat r ROWS
-                    let q$r = subgroupShuffle(queries[$r * DEEP + d / LANES], (d + j) % LANES);
+                    let q$r = subgroupShuffle(query$r[d / LANES], j % LANES);
 //@ repeat i KEYS
-                    dot$r_$i = fma(q$r, k$i, dot$r_$i);
+                    dot$r_$i = fma(q$r, vec4<f32>(k$i[j % 4u]), dot$r_$i);
 //@ end
 //@ end
                 }
             }
 //@ repeat r ROWS
+            var top$r = most$r;
 //@ repeat i KEYS
-            scores[$r * KEYS + $i] = dot$r_$i;
+            let inside$r_$i = vec4<u32>(tile + $iu * LANES + lane) < seen$r;
+            let score$r_$i = select(vec4<f32>(-infinity()), select(vec4<f32>(), dot$r_$i, rows[$i] != NO_ROW) * p.scale, inside$r_$i);
+            top$r = largers(top$r, score$r_$i);
 //@ end
+            top$r = tile_largests(top$r);
+            let shift$r = select(top$r, vec4<f32>(), bitcast<vec4<u32>>(top$r) == vec4<u32>(0xff800000u));
+            let keep$r = exps(most$r - shift$r);
+            most$r = top$r;
+//@ repeat i KEYS
+            weights$r[$i] = select(vec4<f32>(), exps(score$r_$i - shift$r), inside$r_$i);
+            halves[$i] = weights$r[$i];
 //@ end
-            for (var r = 0u; r < ROWS; r++) { weigh(r, tile, lane); }
-//@ repeat r ROWS
+            total$r = total$r * keep$r + tile_sums();
 //@ repeat c DIMS
-            sum$r_$c = sum$r_$c * keep[$r];
+            sum$r_$c = sum$r_$c * keep$r;
 //@ end
 //@ end
-            for (var j = 0u; j < min(GROUP, last - tile); j++) {
-                let key = subgroupShuffle(rows[j / LANES], j % LANES);
+            for (var j = tile; j < min(tile + GROUP, last); j++) {
+                let key = subgroupShuffle(rows[j % GROUP / LANES], j % LANES);
                 if (key == NO_ROW) { continue; }
-                for (var c = 0u; c < DIMS; c++) { values[c] = v_at((key * p.kv_heads + kv_head) * V_DIM + min(dim_of(lane, c), V_DIM - 1u)); }
+                let value = (key * p.kv_heads + kv_head) * V_DIM;
+//@ repeat c DIMS
+                let v$c = vec4<f32>(v_at(value + min(dim_of(lane, $cu), V_DIM - 1u)));
+//@ end
 //@ repeat r ROWS
                 // What a row does not see may be NaN, which times nothing is something.
-                let w$r = subgroupShuffle(scores[$r * KEYS + j / LANES], j % LANES);
-                let sees$r = vec4<u32>(tile + j) < seen[$r];
+                let w$r = subgroupShuffle(weights$r[j % GROUP / LANES], j % LANES);
+                let sees$r = vec4<u32>(j) < seen$r;
 //@ repeat c DIMS
-                sum$r_$c = select(sum$r_$c, fma(w$r, vec4<f32>(values[$c]), sum$r_$c), sees$r);
+                sum$r_$c = select(sum$r_$c, fma(w$r, v$c, sum$r_$c), sees$r);
 //@ end
 //@ end
             }
         }
 //@ repeat r ROWS
+        for (var i = max(begin, first + 4u * $ru); i < min(end, first + 4u * $ru + 4u); i++) {
+            put_row(head_of(i, kv_head), lane, total$r[i % 4u], most$r[i % 4u], array<f32, DIMS>(
 //@ repeat c DIMS
-        sums[$r * DIMS + $c] = sum$r_$c;
+                sum$r_$c[i % 4u],
 //@ end
-//@ end
-        for (var i = begin; i < end; i++) {
-            let at = head_of(first + i, kv_head);
-            let all = total[i / 4u][i % 4u];
-            // A NaN among the scores is one in the sum, and stays.
-            let any = is_nan(all) || all > 0.0;
-            for (var c = 0u; c < DIMS; c += y_COUNT) {
-                let d = dim_of(lane, c);
-                if (d >= V_DIM) { break; }
-                var results = vec2<f32>();
-                for (var j = 0u; j < y_COUNT && any; j++) { results[j] = sums[i / 4u * DIMS + c + j][i % 4u] / all; }
-                y_store(at * V_DIM + d, results);
-            }
-            if (p.has_lse == 1u && lane == 0u) {
-                var log_sum = -infinity();
-                if (any) { log_sum = log_of(all) + most[i / 4u][i % 4u]; }
-                lse_store(at, vec2<f32>(log_sum, 0.0));
-            }
+            ));
         }
+//@ end
+    }
+}
+
+fn put_row(at: u32, lane: u32, total: f32, most: f32, sums: array<f32, DIMS>) {
+    // A NaN among the scores is one in the sum, and stays.
+    let any = is_nan(total) || total > 0.0;
+//@ repeat c DIMS
+    let result$c = select(0.0, sums[$c] / total, any);
+//@ end
+//@ repeat c DIMS
+    if ($cu % y_COUNT == 0u && dim_of(lane, $cu) < V_DIM) {
+        y_store(at * V_DIM + dim_of(lane, $cu), vec2<f32>(result$c, select(0.0, sums[min($cu + 1u, DIMS - 1u)] / total, any)));
+    }
+//@ end
+    if (p.has_lse == 1u && lane == 0u) {
+        var log_sum = -infinity();
+        if (any) { log_sum = log_of(total) + most; }
+        lse_store(at, vec2<f32>(log_sum, 0.0));
     }
 }
 

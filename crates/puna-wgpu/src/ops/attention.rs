@@ -77,7 +77,7 @@ impl Forward<'_> {
         let rows = tokens * heads / kv_heads.max(1);
         match wgpu.lanes() {
             Some(lanes) => {
-                let fours = rows.div_ceil(4).clamp(1, LANES_FOURS);
+                let fours = if rows < 512 { 1 } else { LANES_FOURS };
                 let count = Number::of(result.view().dtype).count();
                 let dims = v_dim.div_ceil(lanes as usize * count) * count;
                 let unit = unit.with("LANES", lanes).with("KEYS", 64 / lanes);

@@ -109,20 +109,8 @@ impl<'a> Product<'a> {
         let unit = unit.with("ADD", u32::from(add.is_some())).with("FACTOR", u32::from(factor.is_some()));
         let unit = unit.with("BIAS", u32::from(bias.is_some()));
         let to = cut(c, c.shape().rank() - 1);
-        let parameters = parameters![
-            over(a, &leading_a),
-            over(b, &leading_b),
-            sa_m,
-            sa_k,
-            sb0,
-            sb1,
-            m,
-            n,
-            k,
-            batches,
-            all,
-            self.scale as f32
-        ];
+        let parameters =
+            parameters![over(a, &leading_a), over(b, &leading_b), sa_m, sa_k, sb0, sb1, m, n, k, batches, all, self.scale as f32];
         let views = [Some(&to), Some(a), Some(b), add.as_ref(), factor.as_ref(), bias.as_ref()];
         if let Some(lanes) = wgpu.lanes() {
             let (rows, columns) = lanes_tile(m);
