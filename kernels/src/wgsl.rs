@@ -17,7 +17,7 @@ pub const KERNELS: &[(&str, &str)] = sources! {
 /// What they include.
 pub const HEADERS: &[(&str, &str)] = sources! {
     "prelude.wgsl" "float.wgsl" "word.wgsl" "long.wgsl" "math.wgsl" "trigonometry.wgsl" "philox.wgsl" "group.wgsl" "blocks.wgsl" "rotate.wgsl"
-    "norming.wgsl" "sequences.wgsl" "attending.wgsl" "starts.wgsl" "slopes.wgsl" "over_queries.wgsl"
+    "lanes.wgsl" "norming.wgsl" "sequences.wgsl" "attending.wgsl" "starts.wgsl" "slopes.wgsl" "over_queries.wgsl"
 };
 
 /// The text of the kernel of this name.

@@ -16,3 +16,8 @@ fn exps(e: vec4<f32>) -> vec4<f32> { return vec4<f32>(exp_of(e.x), exp_of(e.y), 
 fn largers(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w));
 }
+// Where row `i` of those that share the keys of a head lies among all heads of all tokens.
+fn head_of(i: u32, kv_head: u32) -> u32 {
+    let heads_of = p.heads / p.kv_heads;
+    return i / heads_of * p.heads + kv_head * heads_of + i % heads_of;
+}

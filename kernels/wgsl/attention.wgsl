@@ -75,7 +75,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         var e = vec4<f32>();
         for (var i = 0u; i < min(4u, row_count - first); i++) {
             let row = first + i;
-            e[i] = q_at((row / heads_of * p.heads + kv_head * heads_of + row % heads_of) * DIM + d);
+            e[i] = q_at(head_of(row, kv_head) * DIM + d);
         }
         query[d] = e;
     }
@@ -124,7 +124,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         if (is_first(begin)) {
             for (var i = begin; i < min(4u, row_count - first); i++) {
                 if (!is_of(i, begin)) { break; }
-                let at = (first + i) / heads_of * p.heads + kv_head * heads_of + (first + i) % heads_of;
+                let at = head_of(first + i, kv_head);
                 // A NaN among the scores is one in the sum, and stays.
                 let any = is_nan(total[i]) || total[i] > 0.0;
                 for (var d = lane * y_COUNT; d < V_DIM; d += GROUP * y_COUNT) {
@@ -149,6 +149,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 // grid rows / (4 ROWS), kv_heads | workgroup LANES | shared none
 // LANES, KEYS (64 / LANES), ROWS, DIMS (the elements of a sum that a lane has): from the launch
 //@ include attending
+//@ include lanes
 const DEEP: u32 = (DIM + LANES - 1u) / LANES;
 //@ repeat r ROWS
 var<private> query$r: array<vec4<f32>, DEEP>;
@@ -180,13 +181,6 @@ fn tile_largests(mine: vec4<f32>) -> vec4<f32> {
     var all = mine;
     for (var width = LANES / 2u; width > 0u; width = width >> 1u) { all = largers(all, subgroupShuffleXor(all, width)); }
     return all;
-}
-// Which element of a sum is a lane's `c`th: results are written in words.
-fn dim_of(lane: u32, c: u32) -> u32 { return (c / y_COUNT * LANES + lane) * y_COUNT + c % y_COUNT; }
-// Where row `i` lies among all heads of all tokens.
-fn head_of(i: u32, kv_head: u32) -> u32 {
-    let heads_of = p.heads / p.kv_heads;
-    return i / heads_of * p.heads + kv_head * heads_of + i % heads_of;
 }
 // Element d of the queries of four rows, of which those from `beyond` on are none.
 fn four_queries(row: u32, beyond: u32, kv_head: u32, d: u32) -> vec4<f32> {
@@ -283,7 +277,7 @@ fn attention_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_in
                 if (key == NO_ROW) { continue; }
                 let value = (key * p.kv_heads + kv_head) * V_DIM;
 //@ repeat c DIMS
-                let v$c = vec4<f32>(v_at(value + min(dim_of(lane, $cu), V_DIM - 1u)));
+                let v$c = vec4<f32>(v_at(value + min(element_of(lane, $cu, y_COUNT), V_DIM - 1u)));
 //@ end
 //@ repeat r ROWS
                 // What a row does not see may be NaN, which times nothing is something.
@@ -311,11 +305,8 @@ fn put_row(at: u32, lane: u32, total: f32, most: f32, sums: array<f32, DIMS>) {
     // A NaN among the scores is one in the sum, and stays.
     let any = is_nan(total) || total > 0.0;
 //@ repeat c DIMS
-    let result$c = select(0.0, sums[$c] / total, any);
-//@ end
-//@ repeat c DIMS
-    if ($cu % y_COUNT == 0u && dim_of(lane, $cu) < V_DIM) {
-        y_store(at * V_DIM + dim_of(lane, $cu), vec2<f32>(result$c, select(0.0, sums[min($cu + 1u, DIMS - 1u)] / total, any)));
+    if ($cu % y_COUNT == 0u && element_of(lane, $cu, y_COUNT) < V_DIM) {
+        y_store(at * V_DIM + element_of(lane, $cu, y_COUNT), select(vec2<f32>(), vec2<f32>(sums[$c], sums[min($cu + 1u, DIMS - 1u)]) / total, any));
     }
 //@ end
     if (p.has_lse == 1u && lane == 0u) {

@@ -42,6 +42,12 @@ fn finished(sum: f32, row: u32, column: u32) -> f32 {
 //@ end
     return v;
 }
+// A word of a row of c, from the sums of its elements.
+fn put_word(z: u32, row: u32, column: u32, sums: vec2<f32>) {
+    var pair = vec2<f32>(finished(sums.x, row, column), 0.0);
+    if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(sums.y, row, column + 1u); }
+    c_store((z * p.m + row) * p.pitch + column, pair);
+}
 
 //@ entry matmul
 // grid n / 64, m / 64, z | workgroup 64, 8 x 8 results each | shared 16 x 64 of each
@@ -101,9 +107,7 @@ fn put(z: u32, row: u32, column: u32, v: vec4<f32>) {
     if (row >= p.m) { return; }
     for (var j = 0u; j < 4u; j += c_COUNT) {
         if (column + j >= p.n) { return; }
-        var pair = vec2<f32>(finished(v[j], row, column + j), 0.0);
-        if (c_COUNT == 2u && column + j + 1u < p.n) { pair.y = finished(v[j + 1u], row, column + j + 1u); }
-        c_store((z * p.m + row) * p.pitch + column + j, pair);
+        put_word(z, row, column + j, vec2<f32>(v[j], v[j + c_COUNT - 1u]));
     }
 }
 
@@ -243,17 +247,16 @@ fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     for (var i = 0u; i < 4u; i++) {
         let row = m0 + i;
         if (row >= p.m) { return; }
-        var pair = vec2<f32>(finished(sums[i], row, column), 0.0);
-        if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(others[i], row, column + 1u); }
-        c_store(row * p.pitch + column, pair);
+        put_word(0u, row, column, vec2<f32>(sums[i], others[i]));
     }
 }
 
 //@ entry matmul_lanes
 // A workgroup is one subgroup of LANES invocations that hand each other what they have read, where reading shared memory is as slow as reading
-// any: on a processor. An invocation has 4 ROWS rows of c and COLUMNS of its columns, and reads each element of a and b once. Code that touches
-// memory stands once, in loops: what such drivers make of it is long.
+// any: on a processor. An invocation has 4 ROWS rows of c and COLUMNS of its columns, each a variable, since arrays whose index is not known make
+// such drivers compile for seconds; it reads each element of a and b once.
 // grid n / (LANES COLUMNS), m / (4 ROWS), z | workgroup LANES | shared none            LANES, ROWS, COLUMNS: from the launch
+//@ include lanes
 // Four rows of a, or (ONE) the one there is.
 //@ if ONE
 alias Rows = f32;
@@ -290,8 +293,6 @@ fn four_steps(first: u32, column: u32, k: u32) -> vec4<f32> {
     return v;
 //@ end
 }
-// Which column is a lane's `c`th: results are written in words.
-fn column_of(n0: u32, c: u32) -> u32 { return n0 + c / c_COUNT * (LANES * c_COUNT) + c % c_COUNT; }
 // Of four rows the one whose number ends in `row`.
 //@ if ONE
 fn part_of(rows: Rows, row: u32) -> f32 { return rows; }
@@ -302,7 +303,7 @@ fn part_of(rows: Rows, row: u32) -> f32 { return rows[row % 4u]; }
 @compute @workgroup_size(LANES)
 fn matmul_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let m0 = group.y * (4u * ROWS);
-    let n0 = group.x * (LANES * COLUMNS) + lane * c_COUNT;
+    let n0 = group.x * (LANES * COLUMNS);
     for (var z = group.z; z < p.batches; z += groups.z) {
         let za = batch_a_of(z);
         let zb = batch_b_of(z);
@@ -318,7 +319,7 @@ fn matmul_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
 //@ end
             for (var step = k0; step < min(k0 + LANES, p.k); step += 4u) {
 //@ repeat c COLUMNS
-                let b$c = four_steps(zb, min(column_of(n0, $cu), p.n - 1u), step);
+                let b$c = four_steps(zb, min(n0 + element_of(lane, $cu, c_COUNT), p.n - 1u), step);
 //@ end
                 // Beyond k are zeros in both.
                 for (var j = step - k0; j < step - k0 + 4u; j++) {
@@ -333,7 +334,7 @@ fn matmul_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
         }
 //@ repeat r ROWS
         for (var row = m0 + 4u * $ru; row < min(m0 + 4u * $ru + 4u, p.m); row++) {
-            put_row(z, row, n0, array<f32, COLUMNS>(
+            put_row(z, row, n0, lane, array<f32, COLUMNS>(
 //@ repeat c COLUMNS
                 part_of(sum$r_$c, row - m0),
 //@ end
@@ -343,13 +344,10 @@ fn matmul_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     }
 }
 
-fn put_row(z: u32, row: u32, n0: u32, sums: array<f32, COLUMNS>) {
+fn put_row(z: u32, row: u32, n0: u32, lane: u32, sums: array<f32, COLUMNS>) {
 //@ repeat c COLUMNS
-    if ($cu % c_COUNT == 0u && column_of(n0, $cu) < p.n) {
-        let column = column_of(n0, $cu);
-        var pair = vec2<f32>(finished(sums[$c], row, column), 0.0);
-        if (c_COUNT == 2u && column + 1u < p.n) { pair.y = finished(sums[min($cu + 1u, COLUMNS - 1u)], row, column + 1u); }
-        c_store((z * p.m + row) * p.pitch + column, pair);
+    if ($cu % c_COUNT == 0u && n0 + element_of(lane, $cu, c_COUNT) < p.n) {
+        put_word(z, row, n0 + element_of(lane, $cu, c_COUNT), vec2<f32>(sums[$c], sums[min($cu + 1u, COLUMNS - 1u)]));
     }
 //@ end
 }

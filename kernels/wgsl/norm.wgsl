@@ -40,12 +40,11 @@ fn rms_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 // row, and the weight, while it works on it.
 // grid rows / ROWS | workgroup LANES | shared none      LANES, ROWS, HELD (how many elements of a row a lane has, whole words): from the launch
 //@ include norming
+//@ include lanes
 const SLOTS: u32 = GROUP / LANES;
 var<private> held: array<f32, HELD>;
 var<private> weight: array<f32, HELD>;
 var<private> squares: array<f32, SLOTS>;
-// Which element of a row is a lane's `t`th.
-fn place_of(lane: u32, t: u32) -> u32 { return (t / y_COUNT * LANES + lane) * y_COUNT + t % y_COUNT; }
 // The sums of a workgroup's 256 lanes, joined as it joins them.
 fn joined(lane: u32) -> f32 {
     for (var width = SLOTS / 2u; width >= y_COUNT; width = width >> 1u) {
@@ -59,13 +58,13 @@ fn joined(lane: u32) -> f32 {
 fn rms_norm_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let begin = (group.y * groups.x + group.x) * ROWS;
     if ((p.has & 2u) != 0u) {
-        for (var t = 0u; t < HELD; t++) { weight[t] = w_at(min(place_of(lane, t), p.n - 1u)); }
+        for (var t = 0u; t < HELD; t++) { weight[t] = w_at(min(element_of(lane, t, y_COUNT), p.n - 1u)); }
     }
     for (var row = begin; row < min(begin + ROWS, p.rows); row++) {
         let first = row * p.n;
         for (var t = 0u; t < SLOTS; t++) { squares[t] = 0.0; }
         for (var t = 0u; t < HELD; t++) {
-            let i = place_of(lane, t);
+            let i = element_of(lane, t, y_COUNT);
             if (i < p.n) {
                 let v = value(first + i);
                 held[t] = v;
@@ -75,7 +74,7 @@ fn rms_norm_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
         let scale = 1.0 / sqrt(joined(lane) / f32(p.n) + p.eps);
         if ((p.has & 4u) != 0u && lane == 0u) { r_store(row, vec2<f32>(scale, 0.0)); }
         for (var t = 0u; t < HELD; t += y_COUNT) {
-            let i = place_of(lane, t);
+            let i = element_of(lane, t, y_COUNT);
             if (i >= p.n) { break; }
             var v = vec2<f32>();
             var s = vec2<f32>();

@@ -70,14 +70,18 @@ pub async fn request(choice: &Choice, options: Options) -> Result<puna_tensor::D
 
 /// How much memory a wgpu device holds; `None` of another.
 pub fn memory_use(device: &puna_tensor::Device) -> Option<MemoryUse> {
+    of_pool(device, Pool::used)
+}
+
+/// What the pool of a wgpu device says; `None` of another.
+fn of_pool<T>(device: &puna_tensor::Device, say: impl FnOnce(&Pool) -> T) -> Option<T> {
     let buffer = device.backend().alloc(0).ok()?;
-    Some(buffer.memory::<Memory>()?.pool().used())
+    Some(say(buffer.memory::<Memory>()?.pool()))
 }
 
 /// What a wgpu device was given to do; `None` of another.
 pub fn work(device: &puna_tensor::Device) -> Option<Work> {
-    let buffer = device.backend().alloc(0).ok()?;
-    Some(buffer.memory::<Memory>()?.pool().encoder().work())
+    of_pool(device, |pool| pool.encoder().work())
 }
 
 /// On a processor shared memory is no faster than any, and a barrier much slower than on a GPU, while lanes of a subgroup are elements of a

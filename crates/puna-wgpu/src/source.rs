@@ -100,13 +100,19 @@ pub(crate) fn assemble(unit: &Unit, entry: &str) -> Assembled {
     out
 }
 
+/// What a line directs: the first word, and the rest.
+fn directive(line: &str) -> Option<(&str, &str)> {
+    let directive = line.trim_start().strip_prefix("//@ ")?;
+    Some(directive.split_once(' ').unwrap_or((directive, "")))
+}
+
 /// The lines up to the end of what has just begun.
 fn body<'a>(lines: &mut impl Iterator<Item = &'a str>) -> String {
     let (mut text, mut depth) = (String::new(), 1);
     for line in lines {
-        match line.trim_start().strip_prefix("//@ ").and_then(|directive| directive.split(' ').next()) {
-            Some("if" | "repeat") => depth += 1,
-            Some("end") => depth -= 1,
+        match directive(line) {
+            Some(("if" | "repeat", _)) => depth += 1,
+            Some(("end", _)) => depth -= 1,
             _ => {}
         }
         if depth == 0 {
@@ -125,14 +131,13 @@ impl Assembled {
         let mut of_entry = true;
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
-            let Some(directive) = line.trim_start().strip_prefix("//@ ") else {
+            let Some((word, rest)) = directive(line) else {
                 if of_entry && open.iter().all(|taken| *taken) {
                     self.text.push_str(line);
                     self.text.push('\n');
                 }
                 continue;
             };
-            let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
             match word {
                 "entry" => of_entry = rest == entry,
                 "if" => {
@@ -478,6 +483,7 @@ mod tests {
                 let ways = [["A_FOURS", "B_FOURS"], ["B_ROWS", "A_FOURS"], ["B_ROWS", "B_FOURS"]];
                 let lanes = |unit: Unit| {
                     let along = u32::from(unit.constant("B_ROWS") == 0);
+                    let unit = unit.with("ADD", along).with("FACTOR", along).with("BIAS", along);
                     let unit = unit.with("LANES", 8).with("ROWS", 2).with("COLUMNS", 4).with("ALONG_K", along);
                     unit.with("ONE", unit.constant("A_FOURS"))
                 };

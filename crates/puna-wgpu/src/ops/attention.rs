@@ -5,6 +5,7 @@ use puna_tensor::{DType, Result};
 
 use super::copy::{WholeWords, contiguous, copy};
 use super::elementwise::words;
+use super::lanes_share;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, parameters};
 use crate::source::{Number, Unit};
@@ -16,8 +17,9 @@ fn unit(q: DType, k: DType, y: DType, dim: usize, v_dim: usize) -> Unit {
     unit.with("DIM", dim as u32).with("V_DIM", v_dim as u32).with("FOURS", u32::from(dim % 4 == 0))
 }
 
-/// The most fours of rows that share their keys in `attention_lanes`.
+/// The fours of rows that share their keys in `attention_lanes` where there are many: fewer reads, for seconds of compiling.
 const LANES_FOURS: usize = 4;
+const MANY_ROWS: usize = 512;
 
 /// Where keys lie in pages.
 struct Pages<'a> {
@@ -77,11 +79,10 @@ impl Forward<'_> {
         let rows = tokens * heads / kv_heads.max(1);
         match wgpu.lanes() {
             Some(lanes) => {
-                let fours = if rows < 512 { 1 } else { LANES_FOURS };
-                let count = Number::of(result.view().dtype).count();
-                let dims = v_dim.div_ceil(lanes as usize * count) * count;
+                let fours = if rows < MANY_ROWS { 1 } else { LANES_FOURS };
+                let dims = lanes_share(v_dim, lanes, result.view().dtype);
                 let unit = unit.with("LANES", lanes).with("KEYS", 64 / lanes);
-                let unit = unit.with("ROWS", fours as u32).with("DIMS", dims as u32);
+                let unit = unit.with("ROWS", fours as u32).with("DIMS", dims);
                 let grid = Grid::of([rows.div_ceil(4 * fours), kv_heads, 1]);
                 wgpu.launch(&unit, "attention_lanes", grid, &views, &parameters)?;
             }

@@ -113,7 +113,7 @@ impl<'a> Product<'a> {
             parameters![over(a, &leading_a), over(b, &leading_b), sa_m, sa_k, sb0, sb1, m, n, k, batches, all, self.scale as f32];
         let views = [Some(&to), Some(a), Some(b), add.as_ref(), factor.as_ref(), bias.as_ref()];
         if let Some(lanes) = wgpu.lanes() {
-            let (rows, columns) = lanes_tile(m);
+            let (rows, columns) = (lanes_rows(m), LANES_COLUMNS);
             let unit = unit.with("LANES", lanes).with("ROWS", rows as u32).with("COLUMNS", columns as u32);
             let unit = unit.with("ONE", u32::from(m == 1)).with("B_ROWS", u32::from(by_rows));
             let unit = unit.with("ALONG_K", u32::from(!by_rows && sb1 == 1));
@@ -132,12 +132,15 @@ impl<'a> Product<'a> {
     }
 }
 
-/// The fours of rows, and the columns, that an invocation of `matmul_lanes` computes.
-fn lanes_tile(m: usize) -> (usize, usize) {
+/// The columns that an invocation of `matmul_lanes` computes.
+const LANES_COLUMNS: usize = 4;
+
+/// The fours of rows that it computes of `m`: many are read less often, and take longer to compile.
+fn lanes_rows(m: usize) -> usize {
     match m {
-        1..=4 => (1, 4),
-        5..=255 => (4, 4),
-        _ => (8, 4),
+        1..=4 => 1,
+        5..=255 => 4,
+        _ => 8,
     }
 }
 

@@ -106,6 +106,12 @@ fn unit_from_to(source: &'static str, x: DType, y: DType) -> Unit {
     Unit::new(source, [("X", Number::of(x)), ("Y", Number::of(y))])
 }
 
+/// How many of `n` elements a lane of a subgroup has, in whole words of a dtype.
+fn lanes_share(n: usize, lanes: u32, dtype: DType) -> u32 {
+    let count = Number::of(dtype).count();
+    (n.div_ceil(lanes as usize * count) * count) as u32
+}
+
 /// With what `blocks.wgsl` asks of a format.
 pub(crate) fn with_blocks(unit: Unit, block: BlockType) -> Unit {
     let name = match block {

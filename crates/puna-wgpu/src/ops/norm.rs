@@ -4,6 +4,7 @@ use puna_tensor::op::{Reduce, ReduceKind};
 use puna_tensor::{DType, Result};
 
 use super::copy::{WholeWords, cast, contiguous, fill};
+use super::lanes_share;
 use super::reduce::reduce;
 use crate::backend::Wgpu;
 use crate::launch::{Grid, parameters};
@@ -52,9 +53,8 @@ pub(super) fn rms_norm(
     match wgpu.lanes() {
         Some(lanes) if n <= MOST_HELD => {
             let together = if rows < 8 * TOGETHER { 1 } else { TOGETHER };
-            let count = Number::of(result.view().dtype).count();
-            let held = n.div_ceil(lanes as usize * count) * count;
-            let unit = unit.with("LANES", lanes).with("ROWS", together as u32).with("HELD", held as u32);
+            let held = lanes_share(n, lanes, result.view().dtype);
+            let unit = unit.with("LANES", lanes).with("ROWS", together as u32).with("HELD", held);
             wgpu.launch(&unit, "rms_norm_lanes", Grid::groups(rows.div_ceil(together)), &views, &parameters)?;
         }
         _ => wgpu.launch(&unit, "rms_norm", Grid::groups(rows), &views, &parameters)?,
