@@ -114,15 +114,15 @@ fn main() -> Outcome<()> {
     let devices = Devices { rounds, only, ours, burn };
     println!("{}, {rounds} rounds; ratio: burn's time by ours, median (least..most)", devices.ours.name());
     println!("| op | puna | burn | ratio | puna's rate |\n| --- | --- | --- | --- | --- |");
-    let both = |n: usize, shape: [usize; 2], seed: usize| -> Outcome<(Tensor, Burn<2>)> {
-        let values = values(n, seed);
+    let both = |shape: [usize; 2], seed: usize| -> Outcome<(Tensor, Burn<2>)> {
+        let values = values(shape[0] * shape[1], seed);
         let ours = Tensor::from_slice(&values, shape, &devices.ours)?;
         Ok((ours, Burn::from_data(TensorData::new(values, shape), &devices.burn)))
     };
 
     let n = 1024;
-    let (a, burn_a) = both(n * n, [n, n], 1)?;
-    let (b, burn_b) = both(n * n, [n, n], 2)?;
+    let (a, burn_a) = both([n, n], 1)?;
+    let (b, burn_b) = both([n, n], 2)?;
     Pair {
         name: "matmul 1024x1024x1024 f32",
         ours: &|| a.matmul(&b),
@@ -133,8 +133,8 @@ fn main() -> Outcome<()> {
     .measure(&devices)?;
 
     let (n, k) = (4096, 4096);
-    let (x, burn_x) = both(k, [1, k], 3)?;
-    let (w, burn_w) = both(n * k, [n, k], 4)?;
+    let (x, burn_x) = both([1, k], 3)?;
+    let (w, burn_w) = both([n, k], 4)?;
     Pair {
         name: "matmul 1x4096x4096 f32",
         ours: &|| x.linear(&w, Activations::Exact),
@@ -145,7 +145,7 @@ fn main() -> Outcome<()> {
     .measure(&devices)?;
 
     let (heads, seq, dim) = (8, 1024, 64);
-    let (q, burn_q) = both(seq * heads * dim, [seq, heads * dim], 5)?;
+    let (q, burn_q) = both([seq, heads * dim], 5)?;
     let q = q.reshape([seq, heads, dim])?;
     // As burn wants them: heads before tokens, made before the clock runs.
     let burn_q = burn_q.reshape([1, seq, heads, dim]).swap_dims(1, 2) * 1.0;
@@ -167,8 +167,8 @@ fn main() -> Outcome<()> {
     }
 
     let (rows, n) = (512, 4096);
-    let (x, burn_x) = both(rows * n, [rows, n], 6)?;
-    let (weight, burn_weight) = both(n, [1, n], 7)?;
+    let (x, burn_x) = both([rows, n], 6)?;
+    let (weight, burn_weight) = both([1, n], 7)?;
     let weight = weight.reshape(n)?;
     Pair {
         name: "RMSNorm 512x4096 f32",
