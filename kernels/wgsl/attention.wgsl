@@ -124,6 +124,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         if (is_first(begin)) {
             for (var i = begin; i < min(4u, row_count - first); i++) {
                 if (!is_of(i, begin)) { break; }
+                if (p.keep == 1u && spans[i].sequence == p.sequences) { continue; }
                 let at = head_of(first + i, kv_head);
                 // A NaN among the scores is one in the sum, and stays.
                 let any = is_nan(total[i]) || total[i] > 0.0;
@@ -291,6 +292,7 @@ fn attention_lanes(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_in
         }
 //@ repeat r ROWS
         for (var i = max(begin, first + 4u * $ru); i < min(end, first + 4u * $ru + 4u); i++) {
+            if (p.keep == 1u && span.sequence == p.sequences) { continue; }
             put_row(head_of(i, kv_head), lane, total$r[i % 4u], most$r[i % 4u], array<f32, DIMS>(
 //@ repeat c DIMS
                 sum$r_$c[i % 4u],

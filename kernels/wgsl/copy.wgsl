@@ -46,7 +46,8 @@ fn element(i: u32) -> T {
 //@ elements y
 
 //@ entry arange
-//@ parameters n: u32
+// A part of it, from entry `first` on.
+//@ parameters n: u32, first: u32
 //@ output y: u32
-fn element(i: u32) -> u32 { return i; }
+fn element(i: u32) -> u32 { return p.first + i; }
 //@ elements y

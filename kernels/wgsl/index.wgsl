@@ -22,8 +22,9 @@ fn element(i: u32) -> X {
 //@ elements y
 
 //@ entry scatter_rows
-// y[index[i], ..] = x[i, ..], the last of equal numbers wins: a workgroup writes a row unless the same number comes again.
-//@ parameters inner_y: Layout, lx: Layout, row_stride: u32, rows: u32, index_stride: u32, n: u32, row_values: u32
+// y[index[i], ..] = x[i, ..], the last of equal numbers wins: a workgroup writes a row unless the same number comes again. y may be a part of
+// what is written, from row `first` on.
+//@ parameters inner_y: Layout, lx: Layout, row_stride: u32, rows: u32, index_stride: u32, n: u32, row_values: u32, first: u32
 //@ atomic y: Y
 //@ input index: u32
 //@ input x: X
@@ -32,11 +33,11 @@ var<workgroup> again: atomic<u32>;
 fn scatter_rows(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group.y * groups.x + group.x;
     if (i >= p.n) { return; }
-    let row = index_at(i * p.index_stride);
+    let row = index_at(i * p.index_stride) - p.first;
     if (lane == 0u) { atomicStore(&again, 0u); }
     workgroupBarrier();
     for (var j = i + 1u + lane; j < p.n; j += 256u) {
-        if (index_at(j * p.index_stride) == row) { atomicStore(&again, 1u); }
+        if (index_at(j * p.index_stride) - p.first == row) { atomicStore(&again, 1u); }
     }
     workgroupBarrier();
     if (row >= p.rows || atomicLoad(&again) != 0u) { return; }
@@ -60,7 +61,8 @@ fn element(i: u32) -> X {
 
 //@ entry scatter_add_rows
 // y[r, ..] = sum of x[i, ..] over the i with index[i] = r; `sorted` the numbers ascending, `order` where they stood.
-//@ parameters lx: Layout, n: u32, count: u32, row_values: u32
+// y may be a part of the result, from row `first` on.
+//@ parameters lx: Layout, n: u32, count: u32, row_values: u32, first: u32
 //@ output y: Y
 //@ input x: X
 //@ input sorted: u32
@@ -75,7 +77,7 @@ fn first_from(value: u32) -> u32 {
     return low;
 }
 fn element(at: u32) -> X {
-    let r = at / p.row_values;
+    let r = p.first + at / p.row_values;
     let k = at % p.row_values;
     var sum = zero();
     for (var i = first_from(r); i < p.count; i++) {

@@ -1,10 +1,10 @@
 // Products.  c[z, m, n] = round((add[m, n] + scale * sum_k a[z, m, k] * b[z, k, n]) * factor[n] + bias[n])
 // a X, any strides (A_FOURS: side by side along k); b W, any strides, counted in rows along k (or along n: B_ROWS; B_FOURS: side by side in
-// rows), or blocks of B, as bytes, in such rows -> c Y, contiguous; add, factor, bias f32, or absent
+// rows), or blocks of B, as bytes, in such rows -> c Y, its rows `pitch` apart; add, of the same pitch, factor, bias f32, or absent: bits of `has`, which nothing asks without TAIL
 // Order: one chain over k for each result, in f32, whatever m, n and z are, in all entries: so a row has the same bits alone and among many.
 // bound by multiply-adds (matmul), by bandwidth (matmul_few).
 
-//@ parameters batch_a: Layout, batch_b: Layout, sa_m: u32, sa_k: u32, sb0: u32, sb1: u32, m: u32, n: u32, k: u32, batches: u32, pitch: u32, scale: f32
+//@ parameters batch_a: Layout, batch_b: Layout, sa_m: u32, sa_k: u32, sb0: u32, sb1: u32, m: u32, n: u32, k: u32, batches: u32, pitch: u32, has: u32, scale: f32
 //@ output c: Y
 //@ input a: X
 //@ input w: W
@@ -31,14 +31,10 @@ fn four_of(batch: u32, row: u32, column: u32) -> vec4<f32> {
 // What follows the sum, before the one rounding.
 fn finished(sum: f32, row: u32, column: u32) -> f32 {
     var v = sum * p.scale;
-//@ if ADD
-    v = add_at(row * p.pitch + column) + v;
-//@ end
-//@ if FACTOR
-    v = v * factor_at(column);
-//@ end
-//@ if BIAS
-    v = v + bias_at(column);
+//@ if TAIL
+    if ((p.has & 1u) != 0u) { v = add_at(row * p.pitch + column) + v; }
+    if ((p.has & 2u) != 0u) { v = v * factor_at(column); }
+    if ((p.has & 4u) != 0u) { v = v + bias_at(column); }
 //@ end
     return v;
 }

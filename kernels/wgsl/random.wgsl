@@ -7,7 +7,8 @@
 //@ include philox
 
 //@ entry random_numbers
-//@ parameters at_seeds: Layout, at_positions: Layout, columns: u32, blocks: u32, n: u32, distribution: u32
+// y may be some columns of the result, from block `first_block` of each row on.
+//@ parameters at_seeds: Layout, at_positions: Layout, columns: u32, blocks: u32, n: u32, distribution: u32, first_block: u32
 //@ output y: f32
 //@ input seeds: u32
 //@ input positions: u32
@@ -18,7 +19,7 @@ fn random_numbers(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
     let row = i / p.blocks;
     let block = i % p.blocks;
     let key = vec2<u32>(seeds_at(at_seeds_of(2u * row)), seeds_at(at_seeds_of(2u * row + 1u)));
-    var u = uniforms(key, positions_at(at_positions_of(row)), block);
+    var u = uniforms(key, positions_at(at_positions_of(row)), p.first_block + block);
     if (p.distribution == 2u) {
         for (var j = 0u; j < 4u; j++) { u[j] = gumbel(u[j]); }
     } else if (p.distribution == 1u) {

@@ -17,8 +17,8 @@ fn element(i: u32) -> f32 { return rotated(i); }
 
 //@ entry rope_to_pages
 // `turns`: whether rows are turned (those of keys) or only written (of values). What goes into the pages is rounded to X first, as separate
-// ops would.
-//@ parameters n: u32, heads: u32, half: u32, rows: u32, halves: u32, inverse: u32, turns: u32, slot_count: u32
+// ops would. y may be a part of the pages, from slot `first_slot` on.
+//@ parameters n: u32, heads: u32, half: u32, rows: u32, halves: u32, inverse: u32, turns: u32, first_slot: u32, slot_count: u32
 //@ output y: Y
 //@ input x: X
 //@ input cosines: f32
@@ -31,7 +31,7 @@ fn rope_to_pages(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let i = ((group.y * groups.x + group.x) * 256u + lane) * y_COUNT;
     if (i >= p.n) { return; }
     let row = p.heads * p.half * 2u;
-    let slot = slots_at(i / row);
+    let slot = slots_at(i / row) - p.first_slot;
     if (slot >= p.slot_count) { return; }
     var v = vec2<f32>();
     for (var j = 0u; j < y_COUNT; j++) {

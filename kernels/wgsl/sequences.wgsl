@@ -21,6 +21,11 @@ fn span_of(token: u32) -> Span {
     var span = Span(query_sequence(token), 0u, 0u, 0u);
     if (span.sequence == p.sequences) { return span; }
     let begin = q_starts_at(span.sequence);
+    if (token < begin) {
+        // Before the first of them.
+        span.sequence = p.sequences;
+        return span;
+    }
     let end = q_starts_at(span.sequence + 1u);
 //@ if PAGED
     span.keys = min(k_starts_at(span.sequence), p.columns * p.page_size);

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use puna_conformance::{equal_bits, families, run_family};
 use puna_llama::{Checkpoint, Model, SamplingParameters};
-use puna_tensor::op::{Attention, Mask};
-use puna_tensor::{BlockType, DType, Device, Tensor};
+use puna_tensor::op::{Attention, AttentionBackward, Mask};
+use puna_tensor::{BlockType, DType, Device, Op, Tensor};
 use puna_wgpu::{Choice, Limits, Options};
 
 /// Those whose bits are compared.
@@ -14,7 +14,11 @@ const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::Block(Bl
 
 /// A device of its own; `None`, said aloud, where there is no adapter and `PUNA_REQUIRE_WGPU` does not ask for one.
 fn open(limits: Limits) -> Option<Device> {
-    match puna_wgpu::device(&Choice::Any, Options { limits, ..Options::default() }) {
+    open_with(Options { limits, ..Options::default() })
+}
+
+fn open_with(options: Options) -> Option<Device> {
+    match puna_wgpu::device(&Choice::Any, options) {
         Ok(device) => Some(device),
         Err(error) if std::env::var_os("PUNA_REQUIRE_WGPU").is_none() => {
             eprintln!(
@@ -26,10 +30,15 @@ fn open(limits: Limits) -> Option<Device> {
     }
 }
 
-/// One device for all families: kernels are compiled once. It has no more than every WebGPU device allows.
+/// No more than every WebGPU device allows, and of a buffer so little that many of the suite's tensors are worked on in parts.
+fn small(binding_limit: usize) -> Options {
+    Options { limits: Limits::WebGpu, binding_limit: Some(binding_limit), ..Options::default() }
+}
+
+/// One device for all families: kernels are compiled once.
 fn family(name: &str) {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    if let Some(device) = DEVICE.get_or_init(|| open(Limits::WebGpu)) {
+    if let Some(device) = DEVICE.get_or_init(|| open_with(small(160 << 10))) {
         run_family(device, name);
     }
 }
@@ -48,20 +57,22 @@ fn the_adapters_own_limits_serve() {
 /// The same bits again, on a device that has compiled nothing yet, and with other limits, and so with other kernels.
 #[test]
 fn bits_are_those_of_the_first_time() {
-    let devices: Option<Vec<Device>> = [Limits::Adapter, Limits::Adapter, Limits::WebGpu].map(open).into_iter().collect();
+    let devices: Option<Vec<Device>> =
+        [open(Limits::Adapter), open(Limits::Adapter), open_with(small(160 << 10))].into_iter().collect();
     if let Some(devices) = devices {
         equal_bits(&devices, &DTYPES);
     }
 }
 
-/// Many rows of attention, which a processor takes together.
+/// Many rows of attention, which a processor takes together, and heads that no binding shows all of.
 #[test]
 fn many_rows_of_attention_have_the_bits_of_few() {
-    let devices: Option<Vec<Device>> = [Limits::Adapter, Limits::WebGpu].map(open).into_iter().collect();
+    let devices = [open(Limits::Adapter), open(Limits::WebGpu), open_with(small(100 << 10))];
+    let devices: Option<Vec<Device>> = devices.into_iter().collect();
     let Some(devices) = devices else { return };
     let (tokens, heads, kv_heads, dim) = (270, 4, 2, 32);
     let values = |n: usize| (0..n).map(|i| (i * 2654435761 % 1000) as f32 / 500.0 - 1.0).collect::<Vec<_>>();
-    let results: Vec<Vec<u8>> = devices
+    let results: Vec<Vec<Vec<u8>>> = devices
         .iter()
         .map(|device| {
             let q = Tensor::from_slice(&values(tokens * heads * dim), [tokens, heads, dim], device).unwrap();
@@ -69,10 +80,16 @@ fn many_rows_of_attention_have_the_bits_of_few() {
             // The second sequence begins within the rows of a workgroup.
             let starts = Tensor::from_slice(&[0u32, 101, tokens as u32], 3, device).unwrap();
             let op = Attention { scale: 0.2, mask: Mask::Causal };
-            q.attention(&k, &k, &starts, &starts, op).unwrap().to_bytes().unwrap()
+            let tracked = q.tracked().attention(&k, &k, &starts, &starts, op).unwrap();
+            let lse = tracked.source().unwrap().0.output(1).unwrap().clone();
+            let y = tracked.detach();
+            let backward = Op::AttentionBackward(AttentionBackward { scale: 0.2, mask: Mask::Causal });
+            let gradients = backward.apply(&[&q, &q, &k, &k, &y, &lse, &starts, &starts]).unwrap().all();
+            [y, lse].into_iter().chain(gradients).map(|tensor| tensor.to_bytes().unwrap()).collect()
         })
         .collect();
     assert!(results[0] == results[1]);
+    assert!(results[1] == results[2]);
 }
 
 /// Of each step's work the host reads what was drawn alone, a token and its probability, and the driver is given one batch.

@@ -39,6 +39,9 @@ pub struct Options {
     pub memory_limit: Option<usize>,
     /// Which limits of the adapter are used.
     pub limits: Limits,
+    /// The most bytes of a buffer that a kernel sees at once, where that is less than the limits allow, 4096 at least: to try what an adapter would
+    /// do that shows no more. What is larger is worked on in parts.
+    pub binding_limit: Option<usize>,
 }
 
 /// How large buffers and workgroups may be.
@@ -138,7 +141,9 @@ impl Wgpu {
             pool,
             pipelines,
             faults,
-            window: limits.max_storage_buffer_binding_size as usize & !3,
+            window: (limits.max_storage_buffer_binding_size as usize)
+                .min(options.binding_limit.map_or(usize::MAX, |n| n.max(4096)))
+                & !3,
             // A multiple of every element's bytes too.
             alignment: (limits.min_storage_buffer_offset_alignment as usize).max(256),
             nothing,
@@ -157,7 +162,12 @@ impl Wgpu {
 
     /// The most bytes of a tensor that a kernel sees at once: what is larger is worked on in parts.
     pub(crate) fn window(&self) -> usize {
-        self.window - self.alignment
+        self.window.saturating_sub(self.alignment)
+    }
+
+    /// Whether a kernel sees all of a tensor at once.
+    pub(crate) fn shows(&self, view: &View) -> bool {
+        view.buffer.size() as usize <= self.window || view.extent().len() <= self.window()
     }
 
     /// Enqueues a kernel; nothing where the grid is empty. `views`: its bindings, in its order; what it does without is `None`.

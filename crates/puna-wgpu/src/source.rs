@@ -483,8 +483,8 @@ mod tests {
                 let ways = [["A_FOURS", "B_FOURS"], ["B_ROWS", "A_FOURS"], ["B_ROWS", "B_FOURS"]];
                 let lanes = |unit: Unit| {
                     let along = u32::from(unit.constant("B_ROWS") == 0);
-                    let unit = unit.with("ADD", along).with("FACTOR", along).with("BIAS", along);
-                    let unit = unit.with("LANES", 8).with("ROWS", 2).with("COLUMNS", 4).with("ALONG_K", along);
+                    let unit =
+                        unit.with("TAIL", along).with("LANES", 8).with("ROWS", 2).with("COLUMNS", 4).with("ALONG_K", along);
                     unit.with("ONE", unit.constant("A_FOURS"))
                 };
                 all.flat_map(|unit| ways.map(|[one, other]| lanes(unit.with(one, 1).with(other, 1)))).collect()

@@ -3,9 +3,11 @@
 use puna_tensor::op::{Attention, AttentionBackward, Mask, PagedAttention};
 use puna_tensor::{DType, Result};
 
-use super::copy::{WholeWords, contiguous, copy};
+use super::copy::{WholeWords, arange, contiguous, copy};
 use super::elementwise::words;
+use super::index::gather_rows;
 use super::lanes_share;
+use super::parts::halves;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, parameters};
 use crate::source::{Number, Unit};
@@ -24,8 +26,8 @@ const MANY_ROWS: usize = 512;
 /// Where keys lie in pages.
 struct Pages<'a> {
     table: &'a View,
-    page_size: usize,
-    pages: usize,
+    /// Whether what is of none of the sequences is left as it is.
+    keep: bool,
 }
 
 /// What is computed of queries and keys, whether these are packed or in pages.
@@ -48,8 +50,8 @@ impl Forward<'_> {
         let kv_heads = self.k.shape()[k_rank - 2];
         let result = WholeWords::new(wgpu, y, v_dim)?;
         let unit = unit(self.q.dtype, self.k.dtype, result.view().dtype, dim, v_dim);
-        let (columns, page_size, pages) =
-            self.pages.as_ref().map_or((0, 1, 0), |pages| (pages.table.shape()[1], pages.page_size, pages.pages));
+        let columns = self.pages.as_ref().map_or(0, |pages| pages.table.shape()[1]);
+        let [pages, page_size] = if self.pages.is_some() { [self.k.shape()[0], self.k.shape()[1]] } else { [0, 1] };
         let parameters = parameters![
             heads,
             kv_heads,
@@ -59,6 +61,7 @@ impl Forward<'_> {
             columns,
             page_size,
             pages,
+            self.pages.as_ref().is_some_and(|pages| pages.keep),
             lse.is_some(),
             tokens,
             self.scale as f32
@@ -96,20 +99,84 @@ pub(super) fn attention(wgpu: &Wgpu, op: &Attention, inputs: &[View], y: &[View]
     let [q, k, v, q_starts, k_starts] = [0, 1, 2, 3, 4].map(|i: usize| contiguous(wgpu, &inputs[i]));
     let (q, k, v, q_starts, k_starts) = (q?, k?, v?, q_starts?, k_starts?);
     let (mask, scale) = (op.mask, op.scale);
-    Forward { q: &q, k: &k, v: &v, q_starts: &q_starts, k_starts: &k_starts, pages: None, mask, scale }.run(wgpu, &y[0], y.get(1))
+    by_heads(wgpu, &[&q, &k, &v], y, v.shape()[1], &|inputs, y| {
+        let [q, k, v] = inputs else { unreachable!("as many as were given") };
+        Forward { q, k, v, q_starts: &q_starts, k_starts: &k_starts, pages: None, mask, scale }.run(wgpu, &y[0], y.get(1))
+    })
+}
+
+/// Heads that share no keys are apart: what no binding shows is worked on by some of them at a time. `kv_heads` of keys and values; all have
+/// their heads on axis 1.
+fn by_heads(
+    wgpu: &Wgpu,
+    inputs: &[&View],
+    results: &[View],
+    kv_heads: usize,
+    f: &impl Fn(&[&View], &[View]) -> Result<()>,
+) -> Result<()> {
+    let Some(halves) = halves(kv_heads, 1).filter(|_| !inputs.iter().copied().chain(results).all(|view| wgpu.shows(view))) else {
+        return f(inputs, results);
+    };
+    halves.into_iter().try_for_each(|(first, count)| {
+        let of = |view: &View| {
+            let group = view.shape()[1] / kv_heads;
+            view.part(1, first * group, count * group)
+        };
+        let own = inputs.iter().map(|view| contiguous(wgpu, &of(view))).collect::<Result<Vec<_>>>()?;
+        let parts = results.iter().map(|view| wgpu.scratch(*of(view).shape(), view.dtype)).collect::<Result<Vec<_>>>()?;
+        let views: Vec<View> = parts.iter().map(|part| (**part).clone()).collect();
+        by_heads(wgpu, &own.iter().map(|view| &**view).collect::<Vec<_>>(), &views, count, f)?;
+        views.iter().zip(results).try_for_each(|(part, whole)| copy(wgpu, part, &of(whole), false))
+    })
 }
 
 pub(super) fn paged_attention(wgpu: &Wgpu, op: &PagedAttention, inputs: &[View], y: &View) -> Result<()> {
     let [q, k, v, table, q_starts, lengths] = [0, 1, 2, 3, 4, 5].map(|i: usize| contiguous(wgpu, &inputs[i]));
     let (q, k, v, table, q_starts, lengths) = (q?, k?, v?, table?, q_starts?, lengths?);
-    let pages = Some(Pages { table: &table, page_size: k.shape()[1], pages: k.shape()[0] });
     let (mask, scale) = (op.mask, op.scale);
-    Forward { q: &q, k: &k, v: &v, q_starts: &q_starts, k_starts: &lengths, pages, mask, scale }.run(wgpu, y, None)
+    if wgpu.shows(&k) && wgpu.shows(&v) {
+        let pages = Some(Pages { table: &table, keep: false });
+        return Forward { q: &q, k: &k, v: &v, q_starts: &q_starts, k_starts: &lengths, pages, mask, scale }.run(wgpu, y, None);
+    }
+    // Of a cache that no binding shows the pages of some sequences are brought together, of as many as a binding shows.
+    let [sequences, columns] = [0, 1].map(|axis: usize| table.shape()[axis]);
+    let bytes_of_page = [&k, &v].map(|pages| pages.bytes() / pages.shape()[0].max(1)).into_iter().max().unwrap_or(0);
+    let together = (wgpu.window() / (columns * bytes_of_page).max(1)).clamp(1, sequences.max(1));
+    let places = wgpu.scratch(together * columns, DType::U32)?;
+    arange(wgpu, &places)?;
+    (0..sequences.max(1)).step_by(together).try_for_each(|first| {
+        let count = together.min(sequences - first);
+        let (n, numbers) = (count * columns, table.part(0, first, count));
+        let gather = |pages: &View| {
+            let [_, page_size, heads, dim] = [0, 1, 2, 3].map(|axis: usize| pages.shape()[axis]);
+            let gathered = wgpu.scratch([n, page_size, heads, dim], pages.dtype)?;
+            gather_rows(wgpu, pages, &numbers.in_shape(n), &gathered)?;
+            Ok::<_, puna_tensor::Error>(gathered)
+        };
+        let (k, v) = (gather(&k)?, gather(&v)?);
+        let table = &places.part(0, 0, n).in_shape([count, columns]);
+        let (q_starts, k_starts) = (&q_starts.part(0, first, count + 1), &lengths.part(0, first, count));
+        let pages = Some(Pages { table, keep: first > 0 });
+        Forward { q: &q, k: &k, v: &v, q_starts, k_starts, pages, mask, scale }.run(wgpu, y, None)
+    })
 }
 
 pub(super) fn attention_backward(wgpu: &Wgpu, op: &AttentionBackward, inputs: &[View], results: &[View]) -> Result<()> {
     let [dy, q, k, v, y, lse, q_starts, k_starts] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| contiguous(wgpu, &inputs[i]));
     let (dy, q, k, v, y, lse, q_starts, k_starts) = (dy?, q?, k?, v?, y?, lse?, q_starts?, k_starts?);
+    by_heads(wgpu, &[&dy, &q, &k, &v, &y, &lse], results, v.shape()[1], &|inputs, results| {
+        let [dy, q, k, v, y, lse] = inputs else { unreachable!("as many as were given") };
+        backward_of_heads(wgpu, op, [dy, q, k, v, y, lse], [&q_starts, &k_starts], results)
+    })
+}
+
+fn backward_of_heads(
+    wgpu: &Wgpu,
+    op: &AttentionBackward,
+    [dy, q, k, v, y, lse]: [&View; 6],
+    [q_starts, k_starts]: [&View; 2],
+    results: &[View],
+) -> Result<()> {
     let [tokens, heads, dim] = [0, 1, 2].map(|axis: usize| q.shape()[axis]);
     let [keys, kv_heads, v_dim] = [0, 1, 2].map(|axis: usize| v.shape()[axis]);
     if dim == 0 || v_dim == 0 {
@@ -121,10 +188,10 @@ pub(super) fn attention_backward(wgpu: &Wgpu, op: &AttentionBackward, inputs: &[
         &of(q.dtype),
         "attention_delta",
         words(&delta),
-        &[Some(&delta), Some(&dy), Some(&y)],
+        &[Some(&delta), Some(dy), Some(y)],
         &parameters![tokens * heads],
     )?;
-    let starts = joined(wgpu, &q_starts, &k_starts)?;
+    let starts = joined(wgpu, q_starts, k_starts)?;
     let parameters =
         parameters![heads, kv_heads, q_starts.elements() - 1, keys, op.mask == Mask::Causal, tokens, op.scale as f32];
     let entries = [
@@ -134,8 +201,7 @@ pub(super) fn attention_backward(wgpu: &Wgpu, op: &AttentionBackward, inputs: &[
     ];
     for ((entry, width, [rows, heads_of]), result) in entries.into_iter().zip(results) {
         let result = WholeWords::new(wgpu, result, width)?;
-        let views =
-            [Some(result.view()), Some(&*dy), Some(&*q), Some(&*k), Some(&*v), Some(&*lse), Some(&*delta), Some(&*starts)];
+        let views = [result.view(), dy, q, k, v, lse, &delta, &starts].map(Some);
         wgpu.launch(&of(result.view().dtype), entry, Grid::of([rows, heads_of, 1]), &views, &parameters)?;
         result.finish(wgpu)?;
     }

@@ -2,7 +2,8 @@
 
 use puna_tensor::{BlockType, DType, Error, Kind, Result, Shape};
 
-use super::elementwise::{in_parts, words};
+use super::elementwise::words;
+use super::parts::{halves, in_parts};
 use super::{unit_from_to, with_blocks};
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, Strides, parameters};
@@ -23,17 +24,33 @@ pub(super) fn copy(wgpu: &Wgpu, x: &View, y: &View, alone: bool) -> Result<()> {
             return Ok(());
         }
     }
-    in_parts(wgpu, &[y, x], &|views| {
-        let [y, x] = views else { unreachable!("as many as were given") };
-        let unit = Unit::new("copy.wgsl", [("T", Number::unit(x.dtype))]);
-        let (from, to) = (bytes_or_elements(x), bytes_or_elements(y));
-        let (n, count) = (if x.dtype.block().is_some() { x.bytes() } else { x.elements() }, Number::unit(x.dtype).count());
-        let begins_word = y.extent().start % 4 == 0;
-        if to.is_one_run() && begins_word && (alone || n % count == 0) {
-            return wgpu.launch(&unit, "copy", Grid::each(n.div_ceil(count)), &[Some(y), Some(x)], &parameters![from, n]);
-        }
-        wgpu.launch(&unit, "copy_to", Grid::each(n), &[Some(y), Some(x)], &parameters![to, from, n])
-    })
+    copy_parts(wgpu, x, y, alone)
+}
+
+/// Cut along whichever axes spread them, since either may lie in any order.
+fn copy_parts(wgpu: &Wgpu, x: &View, y: &View, alone: bool) -> Result<()> {
+    let spread = [x, y].into_iter().filter(|view| !wgpu.shows(view)).max_by_key(|view| view.extent().len());
+    let cut = spread.and_then(|view| {
+        let reach = |axis: &usize| (view.shape()[*axis] - 1) * view.layout.strides()[*axis];
+        let axis = (0..view.shape().rank()).max_by_key(reach)?;
+        let last = axis + 1 == view.shape().rank();
+        // Where words are whole, as long as there are some; parts of a word are written one by one.
+        let length = view.shape()[axis];
+        let step = if last { x.dtype.unit() } else { 1 }.max(if length < 8 { 1 } else { 4 });
+        Some((axis, halves(length, step)?, step))
+    });
+    if let Some((axis, halves, step)) = cut {
+        let of = |view: &View, (start, length)| view.part(axis, start, length);
+        return halves.into_iter().try_for_each(|half| copy_parts(wgpu, &of(x, half), &of(y, half), alone && step > 1));
+    }
+    let unit = Unit::new("copy.wgsl", [("T", Number::unit(x.dtype))]);
+    let (from, to) = (bytes_or_elements(x), bytes_or_elements(y));
+    let (n, count) = (if x.dtype.block().is_some() { x.bytes() } else { x.elements() }, Number::unit(x.dtype).count());
+    let begins_word = y.extent().start % 4 == 0;
+    if to.is_one_run() && begins_word && (alone || n % count == 0) {
+        return wgpu.launch(&unit, "copy", Grid::each(n.div_ceil(count)), &[Some(y), Some(x)], &parameters![from, n]);
+    }
+    wgpu.launch(&unit, "copy_to", Grid::each(n), &[Some(y), Some(x)], &parameters![to, from, n])
 }
 
 /// How a copy counts: of blocks bytes, since no unit is of their size.
@@ -115,8 +132,7 @@ pub(super) fn cast(wgpu: &Wgpu, x: &View, y: &View) -> Result<()> {
         (a, b) if a == b => copy(wgpu, x, y, true),
         (DType::Block(block), _) => decode(wgpu, x, block, y),
         (_, DType::Block(block)) => encode(wgpu, x, block, y),
-        _ => in_parts(wgpu, &[y, x], &|views| {
-            let [y, x] = views else { unreachable!("as many as were given") };
+        _ => in_parts(wgpu, y.shape().rank(), [y], [x], &|[y], [x]| {
             let unit = unit_from_to("cast.wgsl", x.dtype, y.dtype).with("ODD", u32::from(y.dtype != DType::F32));
             wgpu.launch(&unit, "cast_elements", words(y), &[Some(y), Some(x)], &parameters![x.strides(), y.elements()])
         }),
@@ -124,8 +140,7 @@ pub(super) fn cast(wgpu: &Wgpu, x: &View, y: &View) -> Result<()> {
 }
 
 fn decode(wgpu: &Wgpu, x: &View, block: BlockType, y: &View) -> Result<()> {
-    in_parts(wgpu, &[y, x], &|views| {
-        let [y, x] = views else { unreachable!("as many as were given") };
+    in_parts(wgpu, y.shape().rank() - 1, [y], [x], &|[y], [x]| {
         let unit = with_blocks(Unit::new("decode.wgsl", [("Y", Number::of(y.dtype))]), block);
         let rank = x.shape().rank();
         let rows = Strides::new(x.byte_axes().take(rank - 1));
@@ -168,8 +183,7 @@ pub(super) fn fill(wgpu: &Wgpu, value: f64, y: &View) -> Result<()> {
         DType::U8 => u64::from(value as u8),
         DType::Block(_) => unreachable!("inference refuses to fill blocks"),
     };
-    in_parts(wgpu, &[y], &|views| {
-        let [y] = views else { unreachable!("as many as were given") };
+    in_parts(wgpu, y.shape().rank(), [y], [], &|[y], []| {
         let unit = Unit::new("copy.wgsl", [("T", Number::unit(y.dtype))]);
         let parameters = parameters![y.elements(), bits as u32, (bits >> 32) as u32];
         wgpu.launch(&unit, "fill", words(y), &[Some(y)], &parameters)
@@ -178,5 +192,8 @@ pub(super) fn fill(wgpu: &Wgpu, value: f64, y: &View) -> Result<()> {
 
 pub(super) fn arange(wgpu: &Wgpu, y: &View) -> Result<()> {
     let unit = Unit::new("copy.wgsl", [("T", Number::U32)]);
-    wgpu.launch(&unit, "arange", words(y), &[Some(y)], &parameters![y.elements()])
+    in_parts(wgpu, 1, [y], [], &|[part], []| {
+        let first = part.layout.offset() - y.layout.offset();
+        wgpu.launch(&unit, "arange", words(part), &[Some(part)], &parameters![part.elements(), first])
+    })
 }

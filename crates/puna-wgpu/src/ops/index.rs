@@ -2,8 +2,9 @@
 
 use puna_tensor::{DType, Result};
 
-use super::copy::contiguous;
+use super::copy::{contiguous, copy, reshaped};
 use super::elementwise::words;
+use super::parts::{halves, in_parts, shown_parts};
 use super::reduce::sort_rows;
 use super::{unit_from_to, with_blocks};
 use crate::backend::Wgpu;
@@ -17,13 +18,15 @@ fn behind(view: &View, leading: usize) -> usize {
 }
 
 pub(super) fn gather_rows(wgpu: &Wgpu, table: &View, index: &View, y: &View) -> Result<()> {
-    let rows = table.shape()[0];
-    let fits = table.buffer.size() as usize <= wgpu.window() || table.extent().len() <= wgpu.window();
-    // A table that no binding shows at once is read by its rows.
-    let step = if fits { rows.max(1) } else { (rows / table.extent().len().div_ceil(wgpu.window() / 2)).max(1) };
-    (0..rows.max(1)).step_by(step).try_for_each(|first| {
-        let part = if fits { table.clone() } else { table.part(0, first, step.min(rows - first)) };
-        gather_part(wgpu, &part, first, index, y)
+    in_parts(wgpu, index.shape().rank(), [y], [index], &|[y], [index]| {
+        if table.shape()[0] == 0 {
+            return gather_part(wgpu, table, 0, index, y);
+        }
+        shown_parts(wgpu, table).try_for_each(|(first, rows)| {
+            let part = table.part(0, first, rows);
+            let part = if wgpu.shows(&part) { part.into() } else { contiguous(wgpu, &part)? };
+            gather_part(wgpu, &part, first, index, y)
+        })
     })
 }
 
@@ -44,20 +47,29 @@ fn gather_part(wgpu: &Wgpu, table: &View, first: usize, index: &View, y: &View) 
 }
 
 pub(super) fn scatter_rows(wgpu: &Wgpu, y: &View, index: &View, x: &View) -> Result<()> {
+    // One part after the other, so that of equal numbers the last still wins.
+    in_parts(wgpu, 1, [], [index, x], &|[], [index, x]| {
+        shown_parts(wgpu, y).try_for_each(|(first, rows)| scatter_part(wgpu, &y.part(0, first, rows), first, index, x))
+    })
+}
+
+fn scatter_part(wgpu: &Wgpu, y: &View, first: usize, index: &View, x: &View) -> Result<()> {
     let (n, row_values) = (index.elements(), behind(y, 1));
     let inner = Strides::new(y.axes().skip(1));
     let parameters =
-        parameters![inner, x.strides(), y.layout.strides()[0], y.shape()[0], index.layout.strides()[0], n, row_values];
+        parameters![inner, x.strides(), y.layout.strides()[0], y.shape()[0], index.layout.strides()[0], n, row_values, first];
     let groups = if row_values == 0 { 0 } else { n };
     let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
     wgpu.launch(&unit, "scatter_rows", Grid::groups(groups), &[Some(y), Some(index), Some(x)], &parameters)
 }
 
 pub(super) fn take(wgpu: &Wgpu, x: &View, index: &View, y: &View) -> Result<()> {
-    let (rows, step) = x.rows();
-    let parameters = parameters![rows, index.strides(), y.elements(), step, x.shape().last(), y.shape().last()];
-    let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
-    wgpu.launch(&unit, "take", words(y), &[Some(y), Some(x), Some(index)], &parameters)
+    in_parts(wgpu, y.shape().rank() - 1, [y], [x, index], &|[y], [x, index]| {
+        let (rows, step) = x.rows();
+        let parameters = parameters![rows, index.strides(), y.elements(), step, x.shape().last(), y.shape().last()];
+        let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
+        wgpu.launch(&unit, "take", words(y), &[Some(y), Some(x), Some(index)], &parameters)
+    })
 }
 
 pub(super) fn scatter_add_rows(wgpu: &Wgpu, x: &View, index: &View, y: &View) -> Result<()> {
@@ -66,17 +78,44 @@ pub(super) fn scatter_add_rows(wgpu: &Wgpu, x: &View, index: &View, y: &View) ->
     let sorted = wgpu.scratch(count, DType::U32)?;
     let order = wgpu.scratch(count, DType::U32)?;
     sort_rows(wgpu, &index.in_shape(count), false, &sorted, &order)?;
-    let parameters = parameters![x.strides(), y.elements(), count, row_values];
+    let columns = |wgpu: &Wgpu, x: &View, y: &View| add_columns(wgpu, x, [&sorted, &order], y);
+    if wgpu.shows(x) {
+        return columns(wgpu, x, y);
+    }
+    let x = reshaped(wgpu, x, [count, row_values])?;
+    columns(wgpu, &x, &y.in_shape([y.shape()[0], row_values]))
+}
+
+/// Rows of `x` added up where `order` says, which is sorted by the numbers of their places. `x`, and `y` in row-major order.
+fn add_columns(wgpu: &Wgpu, x: &View, [sorted, order]: [&View; 2], y: &View) -> Result<()> {
+    let (count, row_values) = (sorted.elements(), behind(y, 1));
+    if !wgpu.shows(x) && x.bytes() > wgpu.window() {
+        // Any row may be added to any: what is cut are the rows themselves.
+        if let Some(halves) = halves(row_values, 1) {
+            return halves.into_iter().try_for_each(|(first, length)| {
+                let part = wgpu.scratch([y.shape()[0], length], y.dtype)?;
+                add_columns(wgpu, &x.part(1, first, length), [sorted, order], &part)?;
+                copy(wgpu, &part, &y.part(1, first, length), false)
+            });
+        }
+    }
+    let x = if wgpu.shows(x) { x.clone().into() } else { contiguous(wgpu, x)? };
     let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
-    wgpu.launch(&unit, "scatter_add_rows", words(y), &[Some(y), Some(x), Some(&sorted), Some(&order)], &parameters)
+    in_parts(wgpu, 1, [y], [], &|[part], []| {
+        let first = (part.layout.offset() - y.layout.offset()) / row_values.max(1);
+        let parameters = parameters![x.strides(), part.elements(), count, row_values, first];
+        let views = [Some(part), Some(&*x), Some(sorted), Some(order)];
+        wgpu.launch(&unit, "scatter_add_rows", words(part), &views, &parameters)
+    })
 }
 
 pub(super) fn take_backward(wgpu: &Wgpu, x: &View, index: &View, y: &View) -> Result<()> {
-    let (m, length, n) = (index.shape().last(), y.shape().last(), y.elements());
     let sorted = wgpu.scratch(*index.shape(), DType::U32)?;
     let order = wgpu.scratch(*index.shape(), DType::U32)?;
     sort_rows(wgpu, index, false, &sorted, &order)?;
-    let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
-    let parameters = parameters![x.strides(), n, m, length];
-    wgpu.launch(&unit, "take_backward", words(y), &[Some(y), Some(x), Some(&sorted), Some(&order)], &parameters)
+    in_parts(wgpu, y.shape().rank() - 1, [y], [x, &sorted, &order], &|[y], [x, sorted, order]| {
+        let parameters = parameters![x.strides(), y.elements(), index.shape().last(), y.shape().last()];
+        let unit = unit_from_to("index.wgsl", x.dtype, y.dtype);
+        wgpu.launch(&unit, "take_backward", words(y), &[Some(y), Some(x), Some(sorted), Some(order)], &parameters)
+    })
 }

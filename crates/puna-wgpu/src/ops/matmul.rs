@@ -3,7 +3,8 @@
 use puna_tensor::op::{Activations, LowRank, Parts, Projection};
 use puna_tensor::{DType, Layout, Result, Shape, Tensor};
 
-use super::copy::{WholeWords, as_rows, contiguous_as};
+use super::copy::{WholeWords, as_rows, contiguous, contiguous_as};
+use super::parts::{halves, in_parts};
 use super::with_blocks;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, MOST_GROUPS, Strides, parameters};
@@ -17,68 +18,103 @@ const TILE: usize = 64;
 const FEW: usize = 16;
 
 /// A product `a b`, or `a b^T`, and what follows it before the one rounding.
-struct Product<'a> {
+#[derive(Clone)]
+struct Product {
     /// `[.., M, K]`.
     a: View,
     /// `[.., K, N]`, or `[N, K]` where `transposed`; floats or blocks.
     b: View,
     transposed: bool,
     /// Added to the scaled product: `[M, N]`.
-    add: Option<&'a View>,
+    add: Option<View>,
     scale: f64,
     /// `[N]`.
-    factor: Option<&'a View>,
+    factor: Option<View>,
     /// `[N]`.
-    bias: Option<&'a View>,
+    bias: Option<View>,
 }
 
-impl<'a> Product<'a> {
+impl Product {
     fn new(a: View, b: View, transposed: bool) -> Self {
         Product { a, b, transposed, add: None, scale: 1.0, factor: None, bias: None }
     }
 
     /// Into `c`, contiguous.
-    fn run(&self, wgpu: &Wgpu, c: &View) -> Result<()> {
+    fn run(self, wgpu: &Wgpu, c: &View) -> Result<()> {
         let columns = c.shape().last();
         let result = WholeWords::new(wgpu, c, columns)?;
-        if self.b.dtype.block().is_some() && self.a.dtype != DType::F32 {
-            // Beside blocks activations are few: widened first, they need no kernels of their own for each format.
+        if self.b.dtype.block().is_some() {
+            // Beside blocks activations are few: widened and in order they need no kernels of their own for each format.
             let wide = contiguous_as(wgpu, &self.a, DType::F32)?;
-            Product { a: (*wide).clone(), b: self.b.clone(), ..*self }.run_parts(wgpu, result.view())?;
+            Product { a: (*wide).clone(), ..self }.run_parts(wgpu, result.view())?;
         } else {
             self.run_parts(wgpu, result.view())?;
         }
         result.finish(wgpu)
     }
 
-    /// A weight that no binding shows at once is worked on by its rows.
+    /// Matrices that no binding shows at once are worked on in parts of the result: of batches, then of rows, then of columns.
     fn run_parts(&self, wgpu: &Wgpu, c: &View) -> Result<()> {
-        let b = &self.b;
-        let fits = b.buffer.size() as usize <= wgpu.window() || b.extent().len() <= wgpu.window();
-        if fits || b.shape().rank() != 2 || !self.transposed {
-            return self.launch(wgpu, c, 0, self.columns());
+        let (a, b) = (&self.a, &self.b);
+        let hidden = |view: &View| !wgpu.shows(view);
+        if ![Some(a), Some(b), self.add.as_ref(), Some(c)].into_iter().flatten().any(hidden) {
+            return self.launch(wgpu, c);
         }
-        let rows = b.shape()[0];
-        let step = (rows / b.extent().len().div_ceil(wgpu.window() - 4096)).max(TILE) / TILE * TILE;
-        (0..rows).step_by(step).try_for_each(|first| self.launch(wgpu, c, first, step.min(rows - first)))
+        let leading = c.shape().rank() - 2;
+        if leading > 0 {
+            let over = |view: &View| {
+                let matrix = &view.shape()[view.shape().rank() - 2..];
+                view.to(&Shape::new(&[&c.shape()[..leading], matrix].concat()).expect("as many axes as the result has"))
+            };
+            return in_parts(wgpu, leading, [c], [&over(a), &over(b)], &|[c], [a, b]| {
+                let of = |a: &View, b: &View| Product { a: a.clone(), b: b.clone(), ..self.clone() };
+                if batch_of(c) > 1 || ![c, a, b].into_iter().any(hidden) {
+                    return of(a, b).launch(wgpu, c);
+                }
+                let matrix = |view: &View| {
+                    let [.., rows, columns] = view.shape()[..] else { unreachable!("a matrix has two axes") };
+                    view.reshape(&[rows, columns].into()).expect("axes of one entry may go")
+                };
+                of(&matrix(a), &matrix(b)).run_parts(wgpu, &matrix(c))
+            });
+        }
+        // A part that lies among others is brought together, so that a binding shows it.
+        if hidden(a) && a.bytes() <= wgpu.window() {
+            let a = contiguous(wgpu, a)?;
+            return Product { a: (*a).clone(), ..self.clone() }.run_parts(wgpu, c);
+        }
+        if hidden(b) && b.bytes() <= wgpu.window() {
+            let b = contiguous(wgpu, b)?;
+            return Product { b: (*b).clone(), ..self.clone() }.run_parts(wgpu, c);
+        }
+        let (axis, length) = if hidden(b) { (1, c.shape()[1]) } else { (0, c.shape()[0]) };
+        // As many as fill tiles, as long as there are some; blocks are cut behind whole ones.
+        let tiles = if length > TILE { TILE } else { 4 };
+        let step = if axis == 1 && !self.transposed { tiles.max(b.dtype.unit()) } else { tiles };
+        let Some(halves) = halves(length, step) else { return self.launch(wgpu, c) };
+        halves.into_iter().try_for_each(|(first, length)| {
+            let cut = |view: &View, axis: usize| view.part(axis, first, length);
+            let mut part = self.clone();
+            part.add = self.add.as_ref().map(|add| cut(add, axis));
+            if axis == 0 {
+                part.a = cut(a, 0);
+            } else {
+                part.b = cut(b, usize::from(!self.transposed));
+                part.factor = self.factor.as_ref().map(|factor| cut(factor, 0));
+                part.bias = self.bias.as_ref().map(|bias| cut(bias, 0));
+            }
+            part.run_parts(wgpu, &cut(c, axis))
+        })
     }
 
-    fn columns(&self) -> usize {
-        let shape = self.b.shape();
-        if self.transposed { shape[shape.rank() - 2] } else { shape.last() }
-    }
-
-    /// The columns from `first` on.
-    fn launch(&self, wgpu: &Wgpu, c: &View, first: usize, n: usize) -> Result<()> {
-        let a = &self.a;
-        let all = self.columns();
-        let cut = |view: &View, axis: usize| if n == all { view.clone() } else { view.part(axis, first, n) };
-        let b = &if n == all { self.b.clone() } else { self.b.part(0, first, n) };
+    fn launch(&self, wgpu: &Wgpu, c: &View) -> Result<()> {
+        let (a, b) = (&self.a, &self.b);
         let split = |shape: &Shape| {
             let (leading, &[rows, columns]) = shape.split_last_chunk().expect("a matrix has two axes");
             (Shape::new(leading).expect("fewer axes than before"), rows, columns)
         };
         let ((leading_a, m, k), (leading_b, ..)) = (split(a.shape()), split(b.shape()));
+        let n = c.shape().last();
         let batch = leading_a.broadcast(&leading_b).expect("inference has found the shape that both broadcast to");
         let batches = batch.elements();
         if m * n * batches == 0 {
@@ -104,22 +140,22 @@ impl<'a> Product<'a> {
             DType::Block(block) => with_blocks(unit, block).with("BLOCKS", 1),
             _ => unit,
         };
-        let vector = |view: Option<&View>| view.map(|view| cut(view, 0));
-        let (add, factor, bias) = (self.add.map(|add| cut(add, add.shape().rank() - 1)), vector(self.factor), vector(self.bias));
-        let unit = unit.with("ADD", u32::from(add.is_some())).with("FACTOR", u32::from(factor.is_some()));
-        let unit = unit.with("BIAS", u32::from(bias.is_some()));
-        let to = cut(c, c.shape().rank() - 1);
-        let parameters =
-            parameters![over(a, &leading_a), over(b, &leading_b), sa_m, sa_k, sb0, sb1, m, n, k, batches, all, self.scale as f32];
-        let views = [Some(&to), Some(a), Some(b), add.as_ref(), factor.as_ref(), bias.as_ref()];
+        let tail = [&self.add, &self.factor, &self.bias].map(Option::as_ref);
+        let has = tail.iter().enumerate().map(|(i, part)| u32::from(part.is_some()) << i).sum::<u32>();
+        let (batch_a, batch_b, pitch) = (over(a, &leading_a), over(b, &leading_b), strides(c).0);
+        let parameters = parameters![batch_a, batch_b, sa_m, sa_k, sb0, sb1, m, n, k, batches, pitch, has, self.scale as f32];
+        let views = [Some(c), Some(a), Some(b), tail[0], tail[1], tail[2]];
         if let Some(lanes) = wgpu.lanes() {
             let (rows, columns) = (lanes_rows(m), LANES_COLUMNS);
+            // What is read there is compiled for each of the invocation's results, so only where there is any.
+            let unit = unit.with("TAIL", u32::from(has != 0));
             let unit = unit.with("LANES", lanes).with("ROWS", rows as u32).with("COLUMNS", columns as u32);
             let unit = unit.with("ONE", u32::from(m == 1)).with("B_ROWS", u32::from(by_rows));
             let unit = unit.with("ALONG_K", u32::from(!by_rows && sb1 == 1));
             let grid = [n.div_ceil(lanes as usize * columns), m.div_ceil(4 * rows), batches.min(MOST_GROUPS)];
             return wgpu.launch(&unit, "matmul_lanes", Grid::of(grid), &views, &parameters);
         }
+        let unit = unit.with("TAIL", 1);
         if m <= FEW && batches == 1 && sa_k == 1 && !by_rows && sb1 == 1 {
             let columns = 64 * Number::of(c.dtype).count();
             let unit = unit.with("ONE", u32::from(m == 1));
@@ -130,6 +166,11 @@ impl<'a> Product<'a> {
             unit.with("A_FOURS", u32::from(sa_k == 1)).with("B_ROWS", u32::from(by_rows)).with("B_FOURS", u32::from(sb1 == 1));
         wgpu.launch(&unit, "matmul", grid, &views, &parameters)
     }
+}
+
+/// How many matrices a view has.
+fn batch_of(view: &View) -> usize {
+    view.shape()[..view.shape().rank() - 2].iter().product()
 }
 
 /// The columns that an invocation of `matmul_lanes` computes.
@@ -159,14 +200,16 @@ pub(super) fn matmul(wgpu: &Wgpu, a: &View, b: &View, c: &View) -> Result<()> {
 }
 
 pub(super) fn int8_blocks(wgpu: &Wgpu, x: &View, y: &View) -> Result<()> {
-    let (columns, rows) = (x.shape().last(), x.shape().rows());
+    let columns = x.shape().last();
     let blocks = columns.div_ceil(32);
     if x.elements() == 0 {
         return Ok(());
     }
-    let n = rows * blocks;
-    let parameters = parameters![x.strides(), columns, blocks, n];
-    wgpu.launch(&Unit::new("int8.wgsl", []), "int8_blocks", Grid::each(n), &[Some(y), Some(x)], &parameters)
+    in_parts(wgpu, y.shape().rank() - 1, [y], [x], &|[y], [x]| {
+        let n = x.shape().rows() * blocks;
+        let parameters = parameters![x.strides(), columns, blocks, n];
+        wgpu.launch(&Unit::new("int8.wgsl", []), "int8_blocks", Grid::each(n), &[Some(y), Some(x)], &parameters)
+    })
 }
 
 /// A result `[.., N]` as `[rows, N]`.
@@ -215,11 +258,11 @@ pub(super) fn project(wgpu: &Wgpu, x: &View, activations: Activations, projectio
 }
 
 /// One product, and the low-rank pair of its projection, which meets `x`.
-fn linear(wgpu: &Wgpu, x: &View, main: Product<'_>, projection: &Projection<'_>, y: &View) -> Result<()> {
+fn linear(wgpu: &Wgpu, x: &View, main: Product, projection: &Projection<'_>, y: &View) -> Result<()> {
     let vector = |tensor: Option<&Tensor>| tensor.map(|tensor| contiguous_as(wgpu, &View::of(tensor), DType::F32)).transpose();
     let (factor, bias) = (vector(projection.factor)?, vector(projection.bias)?);
     let Some(LowRank { a, b, scale, .. }) = projection.adapter else {
-        return Product { factor: factor.as_deref(), bias: bias.as_deref(), ..main }.run(wgpu, y);
+        return Product { factor: factor.as_deref().cloned(), bias: bias.as_deref().cloned(), ..main }.run(wgpu, y);
     };
     let (rows, rank) = (x.shape()[0], a.dim(0));
     let sum = wgpu.scratch(*y.shape(), DType::F32)?;
@@ -227,7 +270,8 @@ fn linear(wgpu: &Wgpu, x: &View, main: Product<'_>, projection: &Projection<'_>,
     let inner = wgpu.scratch([rows, rank], DType::F32)?;
     Product::new(x.clone(), View::of(a), true).run(wgpu, &inner)?;
     let outer = Product::new((*inner).clone(), View::of(b), true);
-    Product { add: Some(&sum), scale, factor: factor.as_deref(), bias: bias.as_deref(), ..outer }.run(wgpu, y)
+    let (add, factor, bias) = (Some((*sum).clone()), factor.as_deref().cloned(), bias.as_deref().cloned());
+    Product { add, scale, factor, bias, ..outer }.run(wgpu, y)
 }
 
 /// `x [rows, K]` times `weight [N, K]`, into `y [rows, N]` of any float dtype.
@@ -249,7 +293,7 @@ pub(super) fn add_outer(wgpu: &Wgpu, dy: &View, x: &View, add: bool, sum: &View)
     // A kernel that writes a buffer may not read it too: the sum so far is read from a copy.
     let before = wgpu.scratch(*sum.shape(), sum.dtype)?;
     super::copy::copy(wgpu, sum, &before, true)?;
-    Product { add: Some(&before), ..product }.run(wgpu, sum)
+    Product { add: Some((*before).clone()), ..product }.run(wgpu, sum)
 }
 
 fn transpose(layout: &Layout) -> Layout {

@@ -4,16 +4,16 @@ use puna_tensor::op::GatedMlp;
 use puna_tensor::{Result, Tensor};
 
 use super::copy::as_rows;
-use super::elementwise::{in_parts, words};
+use super::elementwise::words;
 use super::matmul::project;
+use super::parts::in_parts;
 use super::unit_of;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::parameters;
 use crate::view::View;
 
 pub(super) fn swiglu(wgpu: &Wgpu, gate: &View, up: &View, y: &View) -> Result<()> {
-    in_parts(wgpu, &[y, gate, up], &|views| {
-        let [y, gate, up] = views else { unreachable!("as many as were given") };
+    in_parts(wgpu, y.shape().rank(), [y], [gate, up], &|[y], [gate, up]| {
         let parameters = parameters![gate.strides(), up.strides(), y.elements()];
         wgpu.launch(&unit_of("mlp.wgsl", y.dtype), "swiglu", words(y), &[Some(y), Some(gate), Some(up)], &parameters)
     })
@@ -22,8 +22,7 @@ pub(super) fn swiglu(wgpu: &Wgpu, gate: &View, up: &View, y: &View) -> Result<()
 pub(super) fn swiglu_backward(wgpu: &Wgpu, inputs: &[View], y: &[View]) -> Result<()> {
     let [dgate, dup] = y else { unreachable!("inference has counted them") };
     let [dy, gate, up] = inputs else { unreachable!("inference has counted them") };
-    in_parts(wgpu, &[dgate, dup, dy, gate, up], &|views| {
-        let [dgate, dup, dy, gate, up] = views else { unreachable!("as many as were given") };
+    in_parts(wgpu, dy.shape().rank(), [dgate, dup], [dy, gate, up], &|[dgate, dup], [dy, gate, up]| {
         let unit = unit_of("mlp.wgsl", dgate.dtype);
         let parameters = parameters![dy.strides(), gate.strides(), up.strides(), dgate.elements()];
         wgpu.launch(&unit, "swiglu_dgate", words(dgate), &[Some(dgate), Some(dy), Some(gate), Some(up)], &parameters)?;

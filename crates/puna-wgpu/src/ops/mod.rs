@@ -9,6 +9,7 @@ mod matmul;
 mod mlp;
 mod norm;
 mod optimizer;
+mod parts;
 mod random;
 mod reduce;
 mod rope;

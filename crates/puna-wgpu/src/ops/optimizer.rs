@@ -5,6 +5,7 @@ use puna_tensor::{Result, Tensor};
 
 use super::copy::{assign, contiguous};
 use super::elementwise::words;
+use super::parts::in_parts_of;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Parameters, parameters};
 use crate::source::{Number, Unit};
@@ -41,21 +42,25 @@ fn launch<const N: usize>(
     entry: &'static str,
     parameters: &[StepInputs<'_, N>],
     scalars: &[&Tensor],
-    told: impl Fn(&StepInputs<'_, N>) -> Parameters,
+    told: impl Fn(&StepInputs<'_, N>, usize) -> Parameters,
 ) -> Result<()> {
     let scalars: Vec<View> = scalars.iter().map(|scalar| View::of(scalar)).collect();
     for of in parameters {
         let tensors = [of.weight].into_iter().chain(of.states).chain(of.master);
         let changed = tensors.map(|tensor| Changed::new(wgpu, tensor)).collect::<Result<Vec<_>>>()?;
         let gradient = contiguous(wgpu, &View::of(of.gradient))?;
-        let mut views: Vec<Option<&View>> = changed.iter().map(|changed| Some(&*changed.changed)).collect();
+        let all = of.weight.shape().elements();
+        let mut flat: Vec<Option<View>> = changed.iter().map(|changed| Some(changed.changed.in_shape(all))).collect();
         // The place of the master, whether there is one or not.
-        views.resize(N + 2, None);
-        views.push(Some(&*gradient));
-        views.extend(scalars.iter().map(Some));
-        let (weight, numbers) = (&*changed[0].changed, [of.weight, of.gradient].map(|tensor| Number::of(tensor.dtype())));
+        flat.resize(N + 2, None);
+        flat.push(Some(gradient.in_shape(all)));
+        let numbers = [of.weight, of.gradient].map(|tensor| Number::of(tensor.dtype()));
         let unit = Unit::new("optimizer.wgsl", [("X", numbers[0]), ("W", numbers[1])]);
-        wgpu.launch(&unit, entry, words(weight), &views, &told(of))?;
+        in_parts_of(wgpu, 1, N + 2, &flat.iter().map(Option::as_ref).collect::<Vec<_>>(), &|views| {
+            let weight = views[0].expect("a parameter");
+            let views: Vec<_> = views.iter().copied().chain(scalars.iter().map(Some)).collect();
+            wgpu.launch(&unit, entry, words(weight), &views, &told(of, weight.elements()))
+        })?;
         changed.iter().try_for_each(|changed| changed.finish(wgpu))?;
     }
     Ok(())
@@ -65,9 +70,9 @@ pub(super) fn adamw(wgpu: &Wgpu, op: &AdamW, inputs: &[&Tensor]) -> Result<()> {
     let (parameters, scalars) = op.split(inputs);
     let AdamW { beta1, beta2, eps, .. } = *op;
     let rest = [(1.0 - beta1) as f32, (1.0 - beta2) as f32];
-    launch(wgpu, "adamw", &parameters, &scalars, |of| {
+    launch(wgpu, "adamw", &parameters, &scalars, |of, n| {
         parameters![
-            of.weight.elements(),
+            n,
             beta1 as f32,
             beta2 as f32,
             rest[0],
@@ -84,6 +89,6 @@ pub(super) fn adamw(wgpu: &Wgpu, op: &AdamW, inputs: &[&Tensor]) -> Result<()> {
 pub(super) fn sgd(wgpu: &Wgpu, op: &Sgd, inputs: &[&Tensor]) -> Result<()> {
     let (parameters, scalars) = op.split(inputs);
     let momentum = op.momentum as f32;
-    let told = |of: &StepInputs<'_, 1>| parameters![of.weight.elements(), momentum, of.decay as f32, of.master.is_some()];
+    let told = |of: &StepInputs<'_, 1>, n: usize| parameters![n, momentum, of.decay as f32, of.master.is_some()];
     launch(wgpu, "sgd", &parameters, &scalars, told)
 }

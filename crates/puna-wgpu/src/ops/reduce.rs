@@ -1,10 +1,11 @@
 //! Reductions, scans, sorting.
 
 use puna_tensor::op::{ArgReduce, Reduce, ReduceKind};
-use puna_tensor::{DType, Result};
+use puna_tensor::{Axes, DType, Result, Shape};
 
-use super::copy::WholeWords;
+use super::copy::{WholeWords, contiguous};
 use super::elementwise::words;
+use super::parts::in_parts;
 use crate::backend::Wgpu;
 use crate::launch::{Grid, MOST_GROUPS, Strides, parameters};
 use crate::source::{Number, Unit};
@@ -30,10 +31,15 @@ fn unit(from: DType, to: DType) -> Unit {
 }
 
 pub(super) fn reduce(wgpu: &Wgpu, op: &Reduce, x: &View, y: &View) -> Result<()> {
-    let (results, axes) = (y.elements(), || x.axes().enumerate());
-    let kept = Strides::new(axes().filter(|(axis, _)| !op.axes.contains(axis)).map(|(_, axis)| axis));
-    let reduced = Strides::new(axes().filter(|(axis, _)| op.axes.contains(axis)).map(|(_, axis)| axis));
-    let count: usize = op.axes.iter().map(|&axis| x.shape()[axis]).product();
+    let results = y.elements();
+    let (first, others): (Vec<usize>, Vec<usize>) = (0..x.shape().rank()).partition(|axis| !op.axes.contains(axis));
+    // The axes of results before those of a result's values.
+    let order = Axes::new(&[&first[..], &others].concat()).expect("as many axes as there are");
+    let x = x.with(x.layout.permute(&order).expect("floats and integers take any order"));
+    let leading = first.len();
+    let strides = |x: &View| (Strides::new(x.axes().take(leading)), Strides::new(x.axes().skip(leading)));
+    let (kept, reduced) = strides(&x);
+    let count: usize = x.shape()[leading..].iter().product();
     // Where a result's values lie apart and its neighbour's beside them, or are few, an invocation of its own reads them.
     let by_columns = count < 32 || (reduced.last() != 1 && kept.last() == 1 && results >= 32);
     let chunk = if by_columns { INVOCATION_CHUNK } else { GROUP_CHUNK }.max(count.div_ceil(MOST_GROUPS));
@@ -42,44 +48,80 @@ pub(super) fn reduce(wgpu: &Wgpu, op: &Reduce, x: &View, y: &View) -> Result<()>
         return Ok(());
     }
     let partial = wgpu.scratch([results, chunks], accumulator(x.dtype))?;
+    // Where nothing is summed, there may be no room for an axis of chunks.
+    let of_chunk = if others.is_empty() { &[][..] } else { &[chunks] };
+    let shape = Shape::new(&[&x.shape()[..leading], of_chunk].concat()).expect("no more axes than before");
     let kind = match op.kind {
         ReduceKind::Sum => 0u32,
         ReduceKind::Mean => 1,
         ReduceKind::Max => 2,
         ReduceKind::Min => 3,
     };
-    let (entry, mut grid) =
-        if by_columns { ("reduce_columns", Grid::each(results)) } else { ("reduce_chunk", Grid::groups(results)) };
-    grid.0[2] = chunks as u32;
     let unit = unit(x.dtype, y.dtype);
-    let parameters = parameters![kept, reduced, count, results, chunk, chunks, kind];
-    wgpu.launch(&unit, entry, grid, &[Some(&partial), Some(x)], &parameters)?;
-    wgpu.launch(&unit, "reduce_finish", words(y), &[Some(y), Some(&partial)], &parameters![results, chunks, count as f32, kind])
+    let results_of = |x: &View| x.shape()[..leading].iter().product::<usize>();
+    let some_chunks = |partial: &View, x: &View| {
+        let (results, count) = (results_of(x), x.shape()[leading..].iter().product::<usize>());
+        let chunks = partial.elements() / results;
+        let (entry, mut grid) =
+            if by_columns { ("reduce_columns", Grid::each(results)) } else { ("reduce_chunk", Grid::groups(results)) };
+        grid.0[2] = chunks as u32;
+        let (kept, reduced) = strides(x);
+        let parameters = parameters![kept, reduced, count, results, chunk, chunks, kind];
+        wgpu.launch(&unit, entry, grid, &[Some(partial), Some(x)], &parameters)
+    };
+    in_parts(wgpu, leading, [&partial.in_shape(shape)], [&x], &|[partial], [x]| {
+        if wgpu.shows(x) || results_of(x) > 1 {
+            return some_chunks(partial, x);
+        }
+        // One result's values, some chunks at a time.
+        let (x, partial) = (contiguous(wgpu, x)?, partial.in_shape(chunks));
+        let x = x.in_shape(Shape::new(&[vec![1; leading], vec![count]].concat()).expect("no more axes than before"));
+        let together = (wgpu.window() / 2 / x.dtype.unit_bytes() / chunk).max(1);
+        (0..chunks).step_by(together).try_for_each(|first| {
+            let n = together.min(chunks - first);
+            let (begin, end) = (first * chunk, ((first + n) * chunk).min(count));
+            some_chunks(&partial.part(0, first, n), &x.part(leading, begin, end - begin))
+        })
+    })?;
+    in_parts(wgpu, 1, [&y.in_shape(results)], [&partial], &|[y], [partial]| {
+        let parameters = parameters![y.elements(), chunks, count as f32, kind];
+        wgpu.launch(&unit, "reduce_finish", words(y), &[Some(y), Some(partial)], &parameters)
+    })
 }
 
 pub(super) fn arg_reduce(wgpu: &Wgpu, op: &ArgReduce, x: &View, y: &View) -> Result<()> {
-    let results = y.elements();
-    let axes: Vec<_> = x.axes().collect();
-    let kept = Strides::new(axes.iter().enumerate().filter(|(axis, _)| *axis != op.axis).map(|(_, axis)| *axis));
-    let (count, step) = axes[op.axis];
-    let parameters = parameters![kept, step, count, results, op.largest];
-    wgpu.launch(&unit(x.dtype, x.dtype), "arg_reduce", Grid::groups(results), &[Some(y), Some(x)], &parameters)
+    let rank = x.shape().rank();
+    let order = Axes::new(&(0..rank).filter(|axis| *axis != op.axis).chain([op.axis]).collect::<Vec<_>>()).expect("as many axes");
+    let x = x.with(x.layout.permute(&order).expect("floats and integers take any order"));
+    let y = y.in_shape(x.shape().with_last(1));
+    in_parts(wgpu, rank - 1, [&y], [&x], &|[y], [x]| {
+        let (kept, step) = x.rows();
+        let parameters = parameters![kept, step, x.shape().last(), y.elements(), op.largest];
+        wgpu.launch(&unit(x.dtype, x.dtype), "arg_reduce", Grid::groups(y.elements()), &[Some(y), Some(x)], &parameters)
+    })
 }
 
 pub(super) fn cum_sum(wgpu: &Wgpu, x: &View, y: &View) -> Result<()> {
-    let (rows, columns) = (x.shape().rows(), x.shape().last());
-    let (at, step) = x.rows();
+    let columns = x.shape().last();
     // Written one by one, so in words.
     let result = WholeWords::new(wgpu, y, 1)?;
-    let groups = if columns == 0 { 0 } else { rows };
-    let parameters = parameters![at, step, columns, rows];
-    let unit = unit(x.dtype, x.dtype);
-    wgpu.launch(&unit, "cum_sum", Grid::groups(groups), &[Some(result.view()), Some(x)], &parameters)?;
+    in_parts(wgpu, x.shape().rank() - 1, [result.view()], [x], &|[y], [x]| {
+        let rows = if columns == 0 { 0 } else { x.shape().rows() };
+        let (at, step) = x.rows();
+        let parameters = parameters![at, step, columns, rows];
+        wgpu.launch(&unit(x.dtype, x.dtype), "cum_sum", Grid::groups(rows), &[Some(y), Some(x)], &parameters)
+    })?;
     result.finish(wgpu)
 }
 
 /// Sorts each row of `x`, of any strides, into `values` and the places where they stood.
 pub(super) fn sort_rows(wgpu: &Wgpu, x: &View, descending: bool, values: &View, places: &View) -> Result<()> {
+    in_parts(wgpu, x.shape().rank() - 1, [values, places], [x], &|[values, places], [x]| {
+        sort_shown(wgpu, x, descending, values, places)
+    })
+}
+
+fn sort_shown(wgpu: &Wgpu, x: &View, descending: bool, values: &View, places: &View) -> Result<()> {
     if x.elements() == 0 {
         return Ok(());
     }

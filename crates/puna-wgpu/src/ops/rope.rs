@@ -3,8 +3,10 @@
 use puna_tensor::op::{Rope, RopeAndCache, RopePairs};
 use puna_tensor::{DType, Execution, Result};
 
-use super::copy::{contiguous, contiguous_as};
+use super::copy::{arange, contiguous, contiguous_as};
 use super::elementwise::words;
+use super::index::gather_rows;
+use super::parts::{in_parts, shown_parts};
 use super::unit_from_to;
 use crate::backend::{Scratch, Wgpu};
 use crate::launch::{Grid, parameters};
@@ -22,32 +24,47 @@ struct Angles {
 
 impl Angles {
     fn new(wgpu: &Wgpu, [cos, sin, positions]: [&View; 3], pairs: RopePairs) -> Result<Self> {
-        Ok(Self {
-            cosines: contiguous_as(wgpu, cos, DType::F32)?,
-            sines: contiguous_as(wgpu, sin, DType::F32)?,
-            positions: contiguous(wgpu, positions)?,
-            rows: cos.shape()[0],
-            halves: pairs == RopePairs::Halves,
-        })
+        let (cosines, sines) = (contiguous_as(wgpu, cos, DType::F32)?, contiguous_as(wgpu, sin, DType::F32)?);
+        let (positions, halves) = (contiguous(wgpu, positions)?, pairs == RopePairs::Halves);
+        if wgpu.shows(&cosines) && wgpu.shows(&sines) {
+            return Ok(Self { cosines, sines, positions, rows: cos.shape()[0], halves });
+        }
+        // Of tables that no binding shows the rows of these tokens.
+        let rows = positions.elements();
+        let gather = |table: &View| {
+            let gathered = wgpu.scratch([rows, table.shape().last()], DType::F32)?;
+            gather_rows(wgpu, table, &positions, &gathered)?;
+            Ok::<_, puna_tensor::Error>(gathered)
+        };
+        let (cosines, sines, in_order) = (gather(&cosines)?, gather(&sines)?, wgpu.scratch(rows, DType::U32)?);
+        arange(wgpu, &in_order)?;
+        Ok(Self { cosines, sines, positions: in_order, rows, halves })
     }
 
     /// `x [tokens, heads, dim]`, contiguous, turned into `y`.
     fn turn(&self, wgpu: &Wgpu, x: &View, inverse: bool, y: &View) -> Result<()> {
         let [_, heads, dim] = [0, 1, 2].map(|axis: usize| x.shape()[axis]);
-        let parameters = parameters![y.elements(), heads, dim / 2, self.rows, self.halves, inverse];
-        let views = [Some(y), Some(x), Some(&*self.cosines), Some(&*self.sines), Some(&*self.positions)];
-        wgpu.launch(&unit_from_to("rope.wgsl", x.dtype, y.dtype), "rope", words(y), &views, &parameters)
+        in_parts(wgpu, 1, [y], [x, &self.positions], &|[y], [x, positions]| {
+            let parameters = parameters![y.elements(), heads, dim / 2, self.rows, self.halves, inverse];
+            let views = [Some(y), Some(x), Some(&*self.cosines), Some(&*self.sines), Some(positions)];
+            wgpu.launch(&unit_from_to("rope.wgsl", x.dtype, y.dtype), "rope", words(y), &views, &parameters)
+        })
     }
 
     /// The same into pages; values are not turned.
     fn turn_into(&self, wgpu: &Wgpu, x: &View, turns: bool, pages: &View, slots: &View) -> Result<()> {
         let [_, heads, dim] = [0, 1, 2].map(|axis: usize| x.shape()[axis]);
-        let slot_count = pages.shape()[0] * pages.shape()[1];
-        let n = x.elements();
-        let parameters = parameters![n, heads, dim / 2, self.rows, self.halves, false, turns, slot_count];
-        let views = [Some(pages), Some(x), Some(&*self.cosines), Some(&*self.sines), Some(&*self.positions), Some(slots)];
-        let grid = Grid::each(n.div_ceil(Number::of(pages.dtype).count()));
-        wgpu.launch(&unit_from_to("rope.wgsl", x.dtype, pages.dtype), "rope_to_pages", grid, &views, &parameters)
+        let page_size = pages.shape()[1];
+        in_parts(wgpu, 1, [], [x, &self.positions, slots], &|[], [x, positions, slots]| {
+            shown_parts(wgpu, pages).try_for_each(|(first, count)| {
+                let (pages, n) = (pages.part(0, first, count), x.elements());
+                let parameters =
+                    parameters![n, heads, dim / 2, self.rows, self.halves, false, turns, first * page_size, count * page_size];
+                let views = [Some(&pages), Some(x), Some(&*self.cosines), Some(&*self.sines), Some(positions), Some(slots)];
+                let grid = Grid::each(n.div_ceil(Number::of(pages.dtype).count()));
+                wgpu.launch(&unit_from_to("rope.wgsl", x.dtype, pages.dtype), "rope_to_pages", grid, &views, &parameters)
+            })
+        })
     }
 }
 
