@@ -1,5 +1,5 @@
 // What the forward kernels of attention take, whichever way they go: see attention.wgsl. Rows of no sequence are zeros, or (`keep`) what they were.
-//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, columns: u32, page_size: u32, page_count: u32, keep: u32, has_lse: u32, tokens: u32, scale: f32
+//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, columns: u32, page_size: u32, page_count: u32, keep: u32, has_lse: u32, tokens: u32, dim: u32, v_dim: u32, scale: f32
 //@ output y: Y
 //@ output lse: f32
 //@ input q: X

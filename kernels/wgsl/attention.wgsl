@@ -1,7 +1,7 @@
 // attention: a workgroup for four rows that share their keys (queries, or heads of a group), right for every head dimension and dtype.
 // y[i, h] = sum_j softmax_j(scale q[i, h] . k[j, h / group]) v[j, h / group] over the keys that query i sees
-// q [tokens, heads, DIM] X; k [keys, kv_heads, DIM], v [keys, kv_heads, V_DIM] W, or in pages -> y [tokens, heads, V_DIM] Y, lse [tokens, heads]
-// grid rows / 4, kv_heads | workgroup 64, an invocation a key | shared 4 (DIM + V_DIM + 128) numbers              X, W, Y, DIM, V_DIM: from the launch
+// q [tokens, heads, dim] X; k [keys, kv_heads, dim], v [keys, kv_heads, v_dim] W, or in pages -> y [tokens, heads, v_dim] Y, lse [tokens, heads]
+// grid rows / 4, kv_heads | workgroup 64, an invocation a key | shared 8 (ROOM + 64) numbers              X, W, Y, ROOM (dim and v_dim, or more): from the launch
 // Order: tiles of 64 keys counted from the sequence's first, an online softmax over them. A row is a component of vectors, and has the bits that
 // it has alone: they depend on a query's place in its sequence only.
 // Vaswani and others 2017, arXiv 1706.03762; Dao and others 2022, arXiv 2205.14135.
@@ -11,8 +11,8 @@ const GROUP: u32 = 64u;
 
 //@ entry attention
 //@ include attending
-var<workgroup> query: array<vec4<f32>, DIM>;
-var<workgroup> sum: array<vec4<f32>, V_DIM>;
+var<workgroup> query: array<vec4<f32>, ROOM>;
+var<workgroup> sum: array<vec4<f32>, ROOM>;
 var<workgroup> weights: array<vec4<f32>, GROUP>;
 var<workgroup> room: array<vec4<f32>, GROUP>;
 var<workgroup> rows: array<u32, GROUP>;
@@ -42,7 +42,7 @@ fn group_largests(e: vec4<f32>, lane: u32) -> vec4<f32> {
 fn scores_of(key: u32) -> vec4<f32> {
     var dot = vec4<f32>();
 //@ if FOURS
-    for (var d = 0u; d < DIM; d += 4u) {
+    for (var d = 0u; d < p.dim; d += 4u) {
         let e = k_four(key + d);
         dot = fma(query[d], e.xxxx, dot);
         dot = fma(query[d + 1u], e.yyyy, dot);
@@ -50,7 +50,7 @@ fn scores_of(key: u32) -> vec4<f32> {
         dot = fma(query[d + 3u], e.wwww, dot);
     }
 //@ else
-    for (var d = 0u; d < DIM; d++) { dot = fma(query[d], vec4<f32>(k_at(key + d)), dot); }
+    for (var d = 0u; d < p.dim; d++) { dot = fma(query[d], vec4<f32>(k_at(key + d)), dot); }
 //@ end
     return dot;
 }
@@ -71,11 +71,11 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     if (lane < 4u) {
         if (first + lane < row_count) { spans[lane] = span_of((first + lane) / heads_of); } else { spans[lane] = Span(NO_ROW, 0u, 0u, 0u); }
     }
-    for (var d = lane; d < DIM; d += GROUP) {
+    for (var d = lane; d < p.dim; d += GROUP) {
         var e = vec4<f32>();
         for (var i = 0u; i < min(4u, row_count - first); i++) {
             let row = first + i;
-            e[i] = q_at(head_of(row, kv_head) * DIM + d);
+            e[i] = q_at(head_of(row, kv_head) * p.dim + d);
         }
         query[d] = e;
     }
@@ -86,7 +86,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         for (var i = 0u; i < 4u; i++) { seen[i] = select(0u, spans[i].seen, is_of(i, begin)); }
         if (lane == 0u) { keys_seen = select(0u, max(max(seen.x, seen.y), max(seen.z, seen.w)), is_first(begin)); }
         let span = spans[begin];
-        for (var d = lane; d < V_DIM; d += GROUP) { sum[d] = vec4<f32>(); }
+        for (var d = lane; d < p.v_dim; d += GROUP) { sum[d] = vec4<f32>(); }
         let end = workgroupUniformLoad(&keys_seen);
         var most = vec4<f32>(-infinity());
         var total = vec4<f32>();
@@ -96,7 +96,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             var dots = vec4<f32>();
             if (lane < count) {
                 row = row_of(span, tile + lane);
-                if (row != NO_ROW) { dots = scores_of((row * p.kv_heads + kv_head) * DIM); }
+                if (row != NO_ROW) { dots = scores_of((row * p.kv_heads + kv_head) * p.dim); }
             }
             rows[lane] = row;
             let inside = vec4<u32>(tile + lane) < seen;
@@ -107,13 +107,13 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             let mine = select(vec4<f32>(), exps(scores - shift), inside);
             weights[lane] = mine;
             total = total * keep + group_sums(mine, lane);
-            for (var d = lane; d < V_DIM; d += GROUP) {
+            for (var d = lane; d < p.v_dim; d += GROUP) {
                 var add = sum[d] * keep;
                 for (var j = 0u; j < count; j++) {
                     let key = rows[j];
                     if (key == NO_ROW) { continue; }
                     // What a row does not see may be NaN, which times nothing is something.
-                    let next = fma(weights[j], vec4<f32>(v_at((key * p.kv_heads + kv_head) * V_DIM + d)), add);
+                    let next = fma(weights[j], vec4<f32>(v_at((key * p.kv_heads + kv_head) * p.v_dim + d)), add);
                     add = select(add, next, vec4<u32>(tile + j) < seen);
                 }
                 sum[d] = add;
@@ -128,10 +128,10 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 let at = head_of(first + i, kv_head);
                 // A NaN among the scores is one in the sum, and stays.
                 let any = is_nan(total[i]) || total[i] > 0.0;
-                for (var d = lane * y_COUNT; d < V_DIM; d += GROUP * y_COUNT) {
+                for (var d = lane * y_COUNT; d < p.v_dim; d += GROUP * y_COUNT) {
                     var result = vec2<f32>();
                     for (var j = 0u; j < y_COUNT && any; j++) { result[j] = sum[d + j][i] / total[i]; }
-                    y_store(at * V_DIM + d, result);
+                    y_store(at * p.v_dim + d, result);
                 }
                 if (p.has_lse == 1u && lane == 0u) {
                     var all = -infinity();
@@ -148,7 +148,7 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
 // The same, and the same bits, without shared memory and barriers: a workgroup is one subgroup of LANES invocations (a power of two) for 4 ROWS
 // rows, in which each reads its own keys and its own elements of values once, and they hand each other queries and weights.
 // grid rows / (4 ROWS), kv_heads | workgroup LANES | shared none
-// LANES, KEYS (64 / LANES), ROWS, DIMS (the elements of a sum that a lane has): from the launch
+// DIM, V_DIM, LANES, KEYS (64 / LANES), ROWS, DIMS (the elements of a sum that a lane has): from the launch
 //@ include attending
 //@ include lanes
 const DEEP: u32 = (DIM + LANES - 1u) / LANES;
@@ -320,20 +320,20 @@ fn put_row(at: u32, lane: u32, total: f32, most: f32, sums: array<f32, DIMS>) {
 
 //@ entry attention_delta
 // delta[i, h] = dy . y, an invocation each.
-//@ parameters n: u32
+//@ parameters n: u32, v_dim: u32
 //@ output delta: f32
 //@ input dy: X
 //@ input y: X
 fn element(i: u32) -> f32 {
     var sum = 0.0;
-    for (var d = 0u; d < V_DIM; d++) { sum = fma(dy_at(i * V_DIM + d), y_at(i * V_DIM + d), sum); }
+    for (var d = 0u; d < p.v_dim; d++) { sum = fma(dy_at(i * p.v_dim + d), y_at(i * p.v_dim + d), sum); }
     return sum;
 }
 //@ elements delta
 
 //@ entry attention_dq
 // dq[i, h] = sum_j ds[i, j] k[j]: a workgroup for each query of each head.
-//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, scale: f32
+//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, dim: u32, v_dim: u32, scale: f32
 //@ output dq: Y
 //@ input dy: X
 //@ input q: X
@@ -345,7 +345,7 @@ fn element(i: u32) -> f32 {
 //@ include starts
 //@ include sequences
 //@ include slopes
-var<workgroup> sum: array<f32, DIM>;
+var<workgroup> sum: array<f32, ROOM>;
 var<workgroup> ds: array<f32, GROUP>;
 var<workgroup> seen: u32;
 @compute @workgroup_size(64)
@@ -356,29 +356,29 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     let span = span_of(token);
     let at = token * p.heads + head;
     if (lane == 0u) { seen = span.seen; }
-    for (var d = lane; d < DIM; d += GROUP) { sum[d] = 0.0; }
+    for (var d = lane; d < p.dim; d += GROUP) { sum[d] = 0.0; }
     let end = workgroupUniformLoad(&seen);
     for (var tile = 0u; tile < end; tile += GROUP) {
         let count = min(end - tile, GROUP);
         if (lane < count) { ds[lane] = slope_of(at, (span.first_key + tile + lane) * p.kv_heads + kv_head); }
         workgroupBarrier();
-        for (var d = lane; d < DIM; d += GROUP) {
+        for (var d = lane; d < p.dim; d += GROUP) {
             var add = sum[d];
-            for (var j = 0u; j < count; j++) { add = fma(ds[j], k_at(((span.first_key + tile + j) * p.kv_heads + kv_head) * DIM + d), add); }
+            for (var j = 0u; j < count; j++) { add = fma(ds[j], k_at(((span.first_key + tile + j) * p.kv_heads + kv_head) * p.dim + d), add); }
             sum[d] = add;
         }
         workgroupBarrier();
     }
-    for (var d = lane * dq_COUNT; d < DIM; d += GROUP * dq_COUNT) {
+    for (var d = lane * dq_COUNT; d < p.dim; d += GROUP * dq_COUNT) {
         var v = vec2<f32>(sum[d], 0.0);
         if (dq_COUNT == 2u) { v.y = sum[d + 1u]; }
-        dq_store(at * DIM + d, v);
+        dq_store(at * p.dim + d, v);
     }
 }
 
 //@ entry attention_dk
 // dk[j] = sum_i ds[i, j] q[i] over the queries and heads of its group: a workgroup for each key of each kv head.
-//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, scale: f32
+//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, dim: u32, v_dim: u32, scale: f32
 //@ output dk: Y
 //@ input dy: X
 //@ input q: X
@@ -391,7 +391,7 @@ fn attention_dq(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 //@ include slopes
 fn part_of(at: u32, row: u32) -> f32 { return slope_of(at, row); }
 fn other_at(i: u32) -> f32 { return q_at(i); }
-const WIDTH: u32 = DIM;
+fn width() -> u32 { return p.dim; }
 fn store_sum(i: u32, v: vec2<f32>) { dk_store(i, v); }
 const COUNT: u32 = dk_COUNT;
 //@ include over_queries
@@ -400,7 +400,7 @@ fn attention_dk(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 
 //@ entry attention_dv
 // dv[j] = sum_i p[i, j] dy[i], over the same.
-//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, scale: f32
+//@ parameters heads: u32, kv_heads: u32, sequences: u32, keys: u32, causal: u32, tokens: u32, dim: u32, v_dim: u32, scale: f32
 //@ output dv: Y
 //@ input dy: X
 //@ input q: X
@@ -413,7 +413,7 @@ fn attention_dk(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 //@ include slopes
 fn part_of(at: u32, row: u32) -> f32 { return weight_of(at, row); }
 fn other_at(i: u32) -> f32 { return dy_at(i); }
-const WIDTH: u32 = V_DIM;
+fn width() -> u32 { return p.v_dim; }
 fn store_sum(i: u32, v: vec2<f32>) { dv_store(i, v); }
 const COUNT: u32 = dv_COUNT;
 //@ include over_queries

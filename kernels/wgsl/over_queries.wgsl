@@ -1,5 +1,5 @@
 // sum over the queries that see a key, and over the heads of its group, of part_of(query, key) other[query]: tiles of 64 pairs, in order.
-var<workgroup> sum: array<f32, WIDTH>;
+var<workgroup> sum: array<f32, ROOM>;
 var<workgroup> parts: array<f32, GROUP>;
 var<workgroup> first_query: u32;
 var<workgroup> pair_count: u32;
@@ -36,7 +36,7 @@ fn over_queries(key: u32, kv_head: u32, lane: u32) {
         first_query = begin;
         pair_count = (end - begin) * heads_of;
     }
-    for (var d = lane; d < WIDTH; d += GROUP) { sum[d] = 0.0; }
+    for (var d = lane; d < width(); d += GROUP) { sum[d] = 0.0; }
     let begin = workgroupUniformLoad(&first_query);
     let pairs = workgroupUniformLoad(&pair_count);
     for (var tile = 0u; tile < pairs; tile += GROUP) {
@@ -46,20 +46,20 @@ fn over_queries(key: u32, kv_head: u32, lane: u32) {
             parts[lane] = part_of((begin + pair / heads_of) * p.heads + kv_head * heads_of + pair % heads_of, row);
         }
         workgroupBarrier();
-        for (var d = lane; d < WIDTH; d += GROUP) {
+        for (var d = lane; d < width(); d += GROUP) {
             var add = sum[d];
             for (var j = 0u; j < count; j++) {
                 let pair = tile + j;
                 let at = (begin + pair / heads_of) * p.heads + kv_head * heads_of + pair % heads_of;
-                add = fma(parts[j], other_at(at * WIDTH + d), add);
+                add = fma(parts[j], other_at(at * width() + d), add);
             }
             sum[d] = add;
         }
         workgroupBarrier();
     }
-    for (var d = lane * COUNT; d < WIDTH; d += GROUP * COUNT) {
+    for (var d = lane * COUNT; d < width(); d += GROUP * COUNT) {
         var v = vec2<f32>(sum[d], 0.0);
         if (COUNT == 2u) { v.y = sum[d + 1u]; }
-        store_sum(row * WIDTH + d, v);
+        store_sum(row * width() + d, v);
     }
 }

@@ -1,7 +1,7 @@
 //! The contract of every op on the wgpu back end: on the adapter that `PUNA_WGPU_ADAPTER` names, or the fastest; without a GPU, Mesa's software
 //! Vulkan.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use puna_conformance::{equal_bits, families, run_family};
 use puna_llama::{Checkpoint, Model, SamplingParameters};
@@ -35,11 +35,14 @@ fn small(binding_limit: usize) -> Options {
     Options { limits: Limits::WebGpu, binding_limit: Some(binding_limit), ..Options::default() }
 }
 
-/// One device for all families: kernels are compiled once.
+/// Families share devices, since kernels are compiled once for each; those that run at once have one each, since each compiles one kernel at a time.
 fn family(name: &str) {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    if let Some(device) = DEVICE.get_or_init(|| open_with(small(160 << 10))) {
-        run_family(device, name);
+    static FREE: Mutex<Vec<Device>> = Mutex::new(Vec::new());
+    let free = || FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = free().pop();
+    if let Some(device) = kept.or_else(|| open_with(small(160 << 10))) {
+        run_family(&device, name);
+        free().push(device);
     }
 }
 

@@ -490,7 +490,8 @@ mod tests {
                 all.flat_map(|unit| ways.map(|[one, other]| lanes(unit.with(one, 1).with(other, 1)))).collect()
             }
             "attention.wgsl" => {
-                let unit = |x| Unit::new(source, [("X", x), ("Y", x), ("W", x)]).with("DIM", 64).with("V_DIM", 64);
+                let unit =
+                    |x| Unit::new(source, [("X", x), ("Y", x), ("W", x)]).with("DIM", 64).with("V_DIM", 64).with("ROOM", 64);
                 let unit = |x| unit(x).with("LANES", 8).with("KEYS", 8).with("ROWS", 2).with("DIMS", 8);
                 floats.into_iter().flat_map(|x| [unit(x), unit(x).with("PAGED", 1)]).collect()
             }

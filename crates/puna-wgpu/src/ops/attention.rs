@@ -13,10 +13,14 @@ use crate::launch::{Grid, parameters};
 use crate::source::{Number, Unit};
 use crate::view::View;
 
-/// The kernels for queries and keys of these dtypes and lengths, with results of `y`.
-fn unit(q: DType, k: DType, y: DType, dim: usize, v_dim: usize) -> Unit {
-    let unit = Unit::new("attention.wgsl", [("X", Number::of(q)), ("W", Number::of(k)), ("Y", Number::of(y))]);
-    unit.with("DIM", dim as u32).with("V_DIM", v_dim as u32).with("FOURS", u32::from(dim % 4 == 0))
+/// The kernels for queries and keys of these dtypes, with results of `y`.
+fn unit(q: DType, k: DType, y: DType) -> Unit {
+    Unit::new("attention.wgsl", [("X", Number::of(q)), ("W", Number::of(k)), ("Y", Number::of(y))])
+}
+
+/// For how long heads a workgroup has room: few kernels serve all lengths.
+fn room(dim: usize, v_dim: usize) -> u32 {
+    dim.max(v_dim).next_multiple_of(64) as u32
 }
 
 /// The fours of rows that share their keys in `attention_lanes` where there are many: fewer reads, for seconds of compiling.
@@ -49,7 +53,7 @@ impl Forward<'_> {
         let (k_rank, v_dim) = (self.k.shape().rank(), self.v.shape().last());
         let kv_heads = self.k.shape()[k_rank - 2];
         let result = WholeWords::new(wgpu, y, v_dim)?;
-        let unit = unit(self.q.dtype, self.k.dtype, result.view().dtype, dim, v_dim);
+        let unit = unit(self.q.dtype, self.k.dtype, result.view().dtype).with("FOURS", u32::from(dim % 4 == 0));
         let columns = self.pages.as_ref().map_or(0, |pages| pages.table.shape()[1]);
         let [pages, page_size] = if self.pages.is_some() { [self.k.shape()[0], self.k.shape()[1]] } else { [0, 1] };
         let parameters = parameters![
@@ -64,6 +68,8 @@ impl Forward<'_> {
             self.pages.as_ref().is_some_and(|pages| pages.keep),
             lse.is_some(),
             tokens,
+            dim,
+            v_dim,
             self.scale as f32
         ];
         let mut views =
@@ -84,12 +90,19 @@ impl Forward<'_> {
             Some(lanes) => {
                 let fours = if rows < MANY_ROWS { 1 } else { LANES_FOURS };
                 let dims = lanes_share(v_dim, lanes, result.view().dtype);
+                let unit = unit.with("DIM", dim as u32).with("V_DIM", v_dim as u32);
                 let unit = unit.with("LANES", lanes).with("KEYS", 64 / lanes);
                 let unit = unit.with("ROWS", fours as u32).with("DIMS", dims);
                 let grid = Grid::of([rows.div_ceil(4 * fours), kv_heads, 1]);
                 wgpu.launch(&unit, "attention_lanes", grid, &views, &parameters)?;
             }
-            None => wgpu.launch(&unit, "attention", Grid::of([rows.div_ceil(4), kv_heads, 1]), &views, &parameters)?,
+            None => wgpu.launch(
+                &unit.with("ROOM", room(dim, v_dim)),
+                "attention",
+                Grid::of([rows.div_ceil(4), kv_heads, 1]),
+                &views,
+                &parameters,
+            )?,
         }
         result.finish(wgpu)
     }
@@ -183,17 +196,17 @@ fn backward_of_heads(
         return Ok(());
     }
     let delta = wgpu.scratch([tokens, heads], DType::F32)?;
-    let of = |y: DType| unit(q.dtype, k.dtype, y, dim, v_dim);
+    let of = |y: DType| unit(q.dtype, k.dtype, y).with("ROOM", room(dim, v_dim));
     wgpu.launch(
         &of(q.dtype),
         "attention_delta",
         words(&delta),
         &[Some(&delta), Some(dy), Some(y)],
-        &parameters![tokens * heads],
+        &parameters![tokens * heads, v_dim],
     )?;
     let starts = joined(wgpu, q_starts, k_starts)?;
     let parameters =
-        parameters![heads, kv_heads, q_starts.elements() - 1, keys, op.mask == Mask::Causal, tokens, op.scale as f32];
+        parameters![heads, kv_heads, q_starts.elements() - 1, keys, op.mask == Mask::Causal, tokens, dim, v_dim, op.scale as f32];
     let entries = [
         ("attention_dq", dim, [tokens, heads]),
         ("attention_dk", dim, [keys, kv_heads]),
