@@ -1,7 +1,9 @@
 //! The contract of every op on the wgpu back end: on the adapter that `PUNA_WGPU_ADAPTER` names, or the fastest; without a GPU, Mesa's software
 //! Vulkan.
 
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use puna_conformance::{equal_bits, families, run_family};
 use puna_llama::{Checkpoint, Model, SamplingParameters};
@@ -93,6 +95,36 @@ fn many_rows_of_attention_have_the_bits_of_few() {
         .collect();
     assert!(results[0] == results[1]);
     assert!(results[1] == results[2]);
+}
+
+/// Without blocking, as a browser must: the same tokens.
+#[test]
+fn steps_that_do_not_block_draw_the_same() {
+    let Some(device) = open(Limits::Adapter) else { return };
+    let checkpoint = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/models/bias")).unwrap();
+    let engine = Model::loader().engine(&checkpoint, &device).unwrap();
+    let begun = || {
+        let mut batch = engine.batch();
+        for top_log_probabilities in [0, 3] {
+            let options = puna_llama::Options { max_tokens: Some(9), top_log_probabilities, ..Default::default() };
+            batch.add(&[1, 20, 300], options).unwrap();
+        }
+        batch
+    };
+    let (mut blocking, mut other) = (begun(), begun());
+    let mut pauses = 0;
+    while !blocking.is_done() {
+        let expected = blocking.step().unwrap();
+        let mut step = pin!(other.step_async());
+        let drawn = loop {
+            match step.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(drawn) => break drawn.unwrap(),
+                Poll::Pending => pauses += 1,
+            }
+        };
+        assert_eq!(drawn, expected);
+    }
+    assert!(other.is_done() && pauses > 0);
 }
 
 /// Of each step's work the host reads what was drawn alone, a token and its probability, and the driver is given one batch.

@@ -1,6 +1,8 @@
 //! Drawing tokens: many sequences in shared steps, prompts in chunks, one at a time as the special case.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use puna_tensor::op::SamplingParameters;
 use puna_tensor::{Device, Fetch, Tensor, no_grad};
@@ -46,7 +48,9 @@ pub struct Batch<'m> {
     /// [`Llama::identity`].
     weights: u64,
     sequences: Vec<Sequence>,
+    /// The step that is under way, and the one behind it.
     enqueued: Option<Enqueued>,
+    ahead: Option<Enqueued>,
 }
 
 #[derive(Debug)]
@@ -75,13 +79,26 @@ struct Enqueued {
     number: Option<u64>,
 }
 
+impl Enqueued {
+    /// Whether all of it is there: all of it is asked, so that all comes at once.
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut pending = self.ids.poll_arrived(context)?.is_pending();
+        pending |= self.log_probabilities.poll_arrived(context)?.is_pending();
+        for (ids, values) in self.top.iter_mut().flatten() {
+            pending |= ids.poll_arrived(context)?.is_pending();
+            pending |= values.poll_arrived(context)?.is_pending();
+        }
+        if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
 impl<'m> Batch<'m> {
     /// A batch without sequences. `end`: the tokens that end one. `chunk`: how many tokens a step computes at most, decoding aside.
     pub fn new(llama: &'m Llama, cache: &Cache, rotary: &RotaryTable, end: &'m [u32], chunk: usize) -> Self {
         let device = llama.model.norm.weight.device().clone();
         let (cache, rotary) = (cache.clone(), rotary.clone());
         let (chunk, weights) = (chunk.max(1), llama.identity());
-        Self { llama, device, cache, rotary, end, chunk, weights, sequences: Vec::new(), enqueued: None }
+        Self { llama, device, cache, rotary, end, chunk, weights, sequences: Vec::new(), enqueued: None, ahead: None }
     }
 
     /// Adds a sequence; its number. What the cache already holds of it is not computed again.
@@ -150,9 +167,33 @@ impl<'m> Batch<'m> {
     /// Computes one step: the next token of every sequence that has been read, and a chunk of the prompts that have not.
     /// The tokens drawn; none where only prompts were read.
     pub fn step(&mut self) -> Result<Vec<Drawn>> {
+        self.begin()?;
+        self.finish()
+    }
+
+    /// As [`step`](Self::step), without blocking: the only way where no thread can wait (in a browser). Where it is given up half-way, the next
+    /// call goes on.
+    pub async fn step_async(&mut self) -> Result<Vec<Drawn>> {
+        self.begin()?;
+        if let Some(enqueued) = &mut self.enqueued {
+            poll_fn(|context| enqueued.poll_arrived(context)).await?;
+        }
+        self.finish()
+    }
+
+    /// Starts a step, and the one behind it where that can be.
+    fn begin(&mut self) -> Result<()> {
         self.start(false)?;
-        let ahead = self.look_ahead();
+        if self.ahead.is_none() {
+            self.ahead = self.look_ahead();
+        }
+        Ok(())
+    }
+
+    /// The tokens of the step that was started; the one behind it is under way then.
+    fn finish(&mut self) -> Result<Vec<Drawn>> {
         let drawn = self.read();
+        let ahead = self.ahead.take();
         if drawn.is_err() {
             // What the next step's token is nobody will know.
             self.sequences.iter_mut().for_each(Sequence::forget_unknown);

@@ -206,7 +206,7 @@ impl Completion {
     }
 }
 
-/// How long a generation took.
+/// How long a generation took; no time at all where the platform has no clock (bare WebAssembly).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
     /// How many tokens the prompt has.
@@ -229,12 +229,12 @@ impl Timings {
     }
 }
 
-/// A text that is being written: an iterator over its pieces.
+/// A text that is being written: an iterator over its pieces, or, without blocking, [`next_async`](Self::next_async).
 pub struct Generation<'m> {
     batch: Batch<'m>,
     stream: TextStream<'m>,
     timings: Timings,
-    started: Instant,
+    started: Moment,
     done: bool,
 }
 
@@ -245,7 +245,7 @@ impl<'m> Generation<'m> {
         Self {
             stream: TextStream::new(&model.tokenizer, &options.stop),
             timings: Timings { prompt_tokens, cached_tokens, ..Timings::default() },
-            started: Instant::now(),
+            started: Moment::now(),
             done: batch.is_done(),
             batch,
         }
@@ -276,18 +276,56 @@ impl<'m> Generation<'m> {
 
     fn advance(&mut self) -> Result<Option<Piece>> {
         while !self.done {
-            let Some(drawn) = self.batch.step()?.pop() else { continue };
-            let elapsed = self.started.elapsed();
-            if self.timings.tokens == 0 {
-                self.timings.first_token = elapsed;
+            if let Some(drawn) = self.batch.step()?.pop() {
+                return self.piece(drawn).map(Some);
             }
-            self.timings.tokens += 1;
-            self.timings.decoding = elapsed - self.timings.first_token;
-            let piece = self.stream.push(drawn)?;
-            self.done = piece.finish.is_some();
-            return Ok(Some(piece));
         }
         Ok(None)
+    }
+
+    /// The next piece, without blocking: the only way where no thread can wait (in a browser). `None` behind the last, and behind an error.
+    pub async fn next_async(&mut self) -> Option<Result<Piece>> {
+        while !self.done {
+            match self.batch.step_async().await {
+                Ok(mut drawn) => {
+                    if let Some(drawn) = drawn.pop() {
+                        let piece = self.piece(drawn);
+                        self.done |= piece.is_err();
+                        return Some(piece);
+                    }
+                }
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+
+    fn piece(&mut self, drawn: Drawn) -> Result<Piece> {
+        let elapsed = self.started.elapsed();
+        if self.timings.tokens == 0 {
+            self.timings.first_token = elapsed;
+        }
+        self.timings.tokens += 1;
+        self.timings.decoding = elapsed - self.timings.first_token;
+        let piece = self.stream.push(drawn)?;
+        self.done = piece.finish.is_some();
+        Ok(piece)
+    }
+}
+
+/// A moment; none where the platform has no clock (bare WebAssembly).
+struct Moment(Option<Instant>);
+
+impl Moment {
+    fn now() -> Self {
+        Self((!cfg!(all(target_family = "wasm", target_os = "unknown"))).then(Instant::now))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 

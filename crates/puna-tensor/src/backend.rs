@@ -1,5 +1,6 @@
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::{Buffer, DType, HostBytes, Op, Result, Tensor};
 
@@ -86,8 +87,14 @@ pub enum Execution {
 
 /// Bytes on their way to the host.
 pub trait Arrival: Send {
-    /// Waits for them, and for nothing that was enqueued later.
+    /// Waits for them, and for nothing that was enqueued later. Where a thread cannot wait (in a browser), what has not arrived is an error.
     fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+
+    /// Whether [`wait`](Self::wait) would give them at once, as a future says it: the waker is woken when it does.
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let _ = context;
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl Arrival for Vec<u8> {

@@ -3,6 +3,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use crate::op::{Arange, Fill};
 use crate::{Arrival, Buffer, DType, Device, Element, Error, HostBytes, Kind, Layout, Node, Op, Result, Shape};
@@ -275,6 +276,17 @@ impl<T: Element> Fetch<T> {
     /// Waits for them, in row-major order, and for nothing that was enqueued later.
     pub fn wait(self) -> Result<Vec<T>> {
         Ok(bytemuck::pod_collect_to_vec(&self.arrival.wait()?))
+    }
+
+    /// Until they are there, without blocking; [`wait`](Self::wait) gives them then at once. Where no thread can wait (in a browser), this comes
+    /// first.
+    pub async fn arrived(&mut self) -> Result<()> {
+        std::future::poll_fn(|context| self.poll_arrived(context)).await
+    }
+
+    /// Whether they are there, as a future says it.
+    pub fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.arrival.poll_arrived(context)
     }
 }
 

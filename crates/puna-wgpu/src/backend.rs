@@ -1,5 +1,6 @@
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use puna_tensor::{Arrival, Backend, Buffer, DType, Error, Execution, Kind, Op, Result, Shape, Tensor};
 
@@ -270,7 +271,9 @@ impl Wgpu {
 
 /// Waits for bytes that are read.
 fn arrive(encoder: &Encoder, reading: Reading, into: &mut [u8]) -> Result<()> {
-    encoder.wait()?;
+    if !reading.has_arrived() {
+        encoder.wait()?;
+    }
     match reading.told() {
         Some(Ok(())) => {
             reading.take(into);
@@ -284,16 +287,60 @@ fn arrive(encoder: &Encoder, reading: Reading, into: &mut [u8]) -> Result<()> {
 /// Bytes that are copied with the next batch, which is submitted when somebody waits for them.
 struct Fetched {
     encoder: Arc<Encoder>,
-    staged: Staged,
+    way: Way,
     bytes: usize,
 }
 
+/// How far they have come.
+enum Way {
+    Staged(Staged),
+    Reading(Reading),
+    /// Something went wrong, and was told.
+    Lost,
+}
+
+impl Fetched {
+    fn reading(&mut self) -> Result<&mut Reading> {
+        if let Way::Staged(staged) = &self.way {
+            self.encoder.flush_number(staged.number)?;
+        }
+        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
+            Way::Staged(staged) => Way::Reading(staged.read()),
+            way => way,
+        };
+        match &mut self.way {
+            Way::Reading(reading) => Ok(reading),
+            _ => Err(self.encoder.faults().error(Kind::Backend, "what was fetched is lost, as was told")),
+        }
+    }
+}
+
 impl Arrival for Fetched {
-    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
-        self.encoder.flush_number(self.staged.number)?;
+    fn wait(mut self: Box<Self>) -> Result<Vec<u8>> {
+        self.reading()?;
         let mut bytes = vec![0; self.bytes];
-        arrive(&self.encoder, self.staged.read(), &mut bytes)?;
+        if let Way::Reading(reading) = self.way {
+            arrive(&self.encoder, reading, &mut bytes)?;
+        }
         Ok(bytes)
+    }
+
+    fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let encoder = self.encoder.clone();
+        let reading = match self.reading() {
+            Ok(reading) => reading,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        encoder.listen();
+        let told = reading.poll_arrived(context);
+        if told.is_pending() {
+            encoder.faults().check()?;
+            if !cfg!(target_arch = "wasm32") {
+                // Nobody tells before somebody listens again.
+                context.waker().wake_by_ref();
+            }
+        }
+        told.map_err(|message| encoder.faults().error(Kind::Backend, message))
     }
 }
 
@@ -364,7 +411,7 @@ impl Backend for Wgpu {
     fn fetch(&self, from: &Buffer, range: Range<usize>) -> Result<Box<dyn Arrival>> {
         let bytes = range.len();
         let staged = self.encoder.stage(Memory::of(from).buffer(), range)?;
-        Ok(Box::new(Fetched { encoder: self.encoder.clone(), staged, bytes }))
+        Ok(Box::new(Fetched { encoder: self.encoder.clone(), way: Way::Staged(staged), bytes }))
     }
 
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {

@@ -208,13 +208,21 @@ impl Encoder {
     /// Errors: what the driver says; in a browser, that nothing waits there.
     pub(crate) fn wait(&self) -> Result<()> {
         if cfg!(target_arch = "wasm32") {
-            let message = "a browser's thread cannot wait; puna_wgpu::read gives a tensor's bytes when they are there";
+            let message = "a browser's thread cannot wait; Tensor::fetch, and Fetch::arrived before its wait, do without";
             return Err(self.faults.error(Kind::Backend, message));
         }
         let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.faults.check()?;
         waited.map_err(|error| self.faults.error(Kind::Backend, error))?;
         Ok(())
+    }
+
+    /// Lets the driver tell what it has to tell, without waiting. In a browser it does so by itself.
+    pub(crate) fn listen(&self) {
+        if !cfg!(target_arch = "wasm32") {
+            // A device that is lost says so by its callback.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+        }
     }
 
     fn submit(&self, batch: &mut Batch) -> Result<()> {

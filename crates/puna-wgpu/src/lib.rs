@@ -26,4 +26,3 @@ pub use adapter::{AdapterInfo, Choice, adapters};
 pub use backend::{Limits, Options, device, memory_use, request, work};
 pub use encoder::Work;
 pub use memory::MemoryUse;
-pub use read::read;

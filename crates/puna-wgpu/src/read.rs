@@ -1,34 +1,9 @@
-//! Reading back: blocking, and without blocking for browsers.
+//! Reading back: what is copied to where the host sees it, and when that has happened.
 
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use puna_tensor::{Error, Kind, Result, Tensor, no_grad};
-
-use crate::memory::Memory;
-
-/// The bytes of a tensor on a wgpu device, in row-major order, without blocking: what a browser reads tensors with.
-///
-/// Errors: a tensor of another device; what the driver says.
-pub async fn read(tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensor = no_grad(|| tensor.unpack()?.contiguous())?;
-    let Some(memory) = tensor.buffer().memory::<Memory>() else {
-        let message = format!("a tensor on {} is not read by puna-wgpu; to_bytes reads it", tensor.device().name());
-        return Err(Error::new(Kind::Device, "read", message));
-    };
-    let unit = tensor.dtype().unit();
-    let begin = tensor.layout().offset() / unit * tensor.dtype().unit_bytes();
-    let bytes = tensor.elements() / unit * tensor.dtype().unit_bytes();
-    let encoder = memory.pool().encoder();
-    let mut into = vec![0; bytes];
-    let reading = encoder.read(memory.buffer(), begin..begin + bytes)?;
-    reading.arrived().await.map_err(|message| encoder.faults().error(Kind::Backend, message))?;
-    reading.take(&mut into);
-    Ok(into)
-}
 
 /// A copy that is enqueued, and perhaps not yet submitted.
 pub(crate) struct Staged {
@@ -87,15 +62,15 @@ impl Arrival {
 
     /// What is told once the driver has been waited for: at once, or by another thread, which waited too and was told of both.
     fn told(&self) -> Option<Told> {
+        // Where no thread waits, there is no clock either.
+        if let Some(told) = &self.state().told {
+            return Some(told.clone());
+        }
         let waiting = self.0.1.wait_timeout_while(self.state(), PATIENCE, |state| state.told.is_none());
         waiting.unwrap_or_else(PoisonError::into_inner).0.told.clone()
     }
-}
 
-impl Future for Arrival {
-    type Output = Told;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Told> {
         let mut state = self.state();
         match state.told.clone() {
             Some(result) => Poll::Ready(result),
@@ -120,8 +95,14 @@ impl Reading {
         self.arrival.told()
     }
 
-    async fn arrived(&self) -> Told {
-        self.arrival.clone().await
+    /// Whether it has been told of.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.arrival.state().told.is_some()
+    }
+
+    /// What is told of it, as a future says it.
+    pub(crate) fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Told> {
+        self.arrival.poll(context)
     }
 
     /// The bytes, of what has arrived.
