@@ -74,7 +74,8 @@ impl AdapterInfo {
     pub(crate) fn of(adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
         Self {
-            name: info.name,
+            // A browser may not say what it has.
+            name: if info.name.is_empty() { "a GPU".into() } else { info.name },
             through: info.backend.to_str().to_owned(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             is_software: info.device_type == wgpu::DeviceType::Cpu,

@@ -77,6 +77,11 @@ pub fn memory_use(device: &puna_tensor::Device) -> Option<MemoryUse> {
     of_pool(device, Pool::used)
 }
 
+/// The adapter of a wgpu device, and through what it is driven: `llvmpipe (vulkan)`; `None` of another.
+pub fn adapter(device: &puna_tensor::Device) -> Option<String> {
+    of_pool(device, |pool| pool.encoder().faults().adapter().to_owned())
+}
+
 /// What the pool of a wgpu device says; `None` of another.
 fn of_pool<T>(device: &puna_tensor::Device, say: impl FnOnce(&Pool) -> T) -> Option<T> {
     let buffer = device.backend().alloc(0).ok()?;

@@ -23,6 +23,6 @@ mod source;
 mod view;
 
 pub use adapter::{AdapterInfo, Choice, adapters};
-pub use backend::{Limits, Options, device, memory_use, request, work};
+pub use backend::{Limits, Options, adapter, device, memory_use, request, work};
 pub use encoder::Work;
 pub use memory::MemoryUse;
