@@ -3,7 +3,7 @@ import init, { Llama } from "./pkg/puna_web.js";
 
 const [file, prompt] = Deno.args;
 await init({ module_or_path: await Deno.readFile(new URL("pkg/puna_web_bg.wasm", import.meta.url)) });
-const llama = await Llama.load(file ? await Deno.readFile(file) : undefined);
+const llama = await Llama.load(file ?? "puna-stories", file && await Deno.readFile(file));
 console.error(`on ${llama.adapter}`);
 let text = "";
 const start = performance.now();

@@ -6,18 +6,19 @@ const [status, form, prompt, go, stop, text, file] =
 let llama = null;
 let stopped = false;
 
-async function load(name, gguf) {
-    go.disabled = true;
+// `bytes`: a promise of the file's, or of nothing for the model that puna carries.
+async function load(name, bytes) {
+    [go.disabled, file.disabled] = [true, true];
     status.textContent = `Loading ${name}…`;
     try {
-        const loaded = await Llama.load(gguf);
+        const loaded = await Llama.load(name, await bytes);
         llama?.free();
         llama = loaded;
         status.textContent = `${name}, on ${llama.adapter}. Nothing leaves this computer.`;
     } catch (error) {
-        status.textContent = `${name}: ${error.message}`;
+        status.textContent = error.message;
     }
-    go.disabled = llama === null;
+    [go.disabled, file.disabled] = [llama === null, false];
 }
 
 form.addEventListener("submit", async (event) => {
@@ -41,9 +42,9 @@ form.addEventListener("submit", async (event) => {
 
 stop.addEventListener("click", () => { stopped = true; });
 
-file.addEventListener("change", async () => {
+file.addEventListener("change", () => {
     const [chosen] = file.files;
-    if (chosen) await load(chosen.name, new Uint8Array(await chosen.arrayBuffer()));
+    if (chosen) load(chosen.name, chosen.arrayBuffer().then((bytes) => new Uint8Array(bytes)));
 });
 
 if (navigator.gpu) {

@@ -21,13 +21,10 @@ pub struct Llama {
 
 #[wasm_bindgen]
 impl Llama {
-    /// Loads a GGUF file's bytes; without any, the small teller of stories that puna carries.
-    pub async fn load(gguf: Option<Vec<u8>>) -> Result<Llama, JsError> {
-        let checkpoint = match gguf {
-            Some(bytes) => Checkpoint::from_gguf("the file", bytes),
-            None => Checkpoint::from_gguf("puna-stories", puna_stories::MODEL.to_vec()),
-        };
-        let checkpoint = checkpoint.map_err(told)?;
+    /// Loads a GGUF file's bytes; without any, the small teller of stories that puna carries. Errors name the file.
+    pub async fn load(name: String, gguf: Option<Vec<u8>>) -> Result<Llama, JsError> {
+        let bytes = gguf.unwrap_or_else(|| puna_stories::MODEL.to_vec());
+        let checkpoint = Checkpoint::from_gguf(&name, bytes).map_err(told)?;
         let device = request(&Choice::Any, DeviceOptions::default()).await.map_err(told)?;
         let model = Model::loader().model(&checkpoint, &device).map_err(told)?;
         let adapter = puna::wgpu::adapter(&device).unwrap_or_default();
@@ -47,7 +44,14 @@ impl Llama {
     }
 
     /// Answers, or continues, a text: `piece(text)` is called as it comes, and ends it by returning `false`. The number of tokens drawn.
-    pub async fn write(&self, text: &str, max_tokens: usize, temperature: f32, seed: u64, piece: &Function) -> Result<usize, JsError> {
+    pub async fn write(
+        &self,
+        text: &str,
+        max_tokens: usize,
+        temperature: f32,
+        seed: u64,
+        piece: &Function,
+    ) -> Result<usize, JsError> {
         let sampling = SamplingParameters { temperature, ..SamplingParameters::default() };
         let options = Options { max_tokens: Some(max_tokens), sampling, seed, ..Options::default() };
         let generation = match self.model.chat_template {
