@@ -284,9 +284,15 @@ fn arrive(encoder: &Encoder, reading: Reading, into: &mut [u8]) -> Result<()> {
             reading.take(into);
             Ok(())
         }
-        Some(Err(message)) => Err(encoder.faults().error(Kind::Backend, message)),
+        Some(Err(message)) => Err(why(encoder, message)),
         None => Err(encoder.faults().error(Kind::Backend, "the driver has waited, and nothing can be read")),
     }
+}
+
+/// Why bytes do not arrive: what is wrong with the device where something is, else what was said of them.
+fn why(encoder: &Encoder, message: String) -> Error {
+    encoder.listen();
+    encoder.faults().check().err().unwrap_or_else(|| encoder.faults().error(Kind::Backend, message))
 }
 
 /// Bytes that are copied with the next batch, which is submitted when somebody waits for them.
@@ -345,7 +351,7 @@ impl Arrival for Fetched {
                 context.waker().wake_by_ref();
             }
         }
-        told.map_err(|message| encoder.faults().error(Kind::Backend, message))
+        told.map_err(|message| why(&encoder, message))
     }
 }
 
