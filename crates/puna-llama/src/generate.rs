@@ -168,17 +168,18 @@ impl<'m> Batch<'m> {
     /// The tokens drawn; none where only prompts were read.
     pub fn step(&mut self) -> Result<Vec<Drawn>> {
         self.begin()?;
-        self.finish()
+        self.read()
     }
 
     /// As [`step`](Self::step), without blocking: the only way where no thread can wait (in a browser). Where it is given up half-way, the next
     /// call goes on.
     pub async fn step_async(&mut self) -> Result<Vec<Drawn>> {
         self.begin()?;
-        if let Some(enqueued) = &mut self.enqueued {
-            poll_fn(|context| enqueued.poll_arrived(context)).await?;
-        }
-        self.finish()
+        let arrived = match &mut self.enqueued {
+            Some(enqueued) => poll_fn(|context| enqueued.poll_arrived(context)).await,
+            None => Ok(()),
+        };
+        self.read_after(arrived)
     }
 
     /// Starts a step, and the one behind it where that can be.
@@ -190,10 +191,10 @@ impl<'m> Batch<'m> {
         Ok(())
     }
 
-    /// The tokens of the step that was started; the one behind it is under way then.
-    fn finish(&mut self) -> Result<Vec<Drawn>> {
-        let drawn = self.read();
-        let ahead = self.ahead.take();
+    /// What was drawn, where it has arrived; the step behind is then the one that is under way.
+    fn read_after(&mut self, arrived: Result<()>) -> Result<Vec<Drawn>> {
+        let (enqueued, ahead) = (self.enqueued.take(), self.ahead.take());
+        let drawn = arrived.and_then(|()| self.drawn(enqueued));
         if drawn.is_err() {
             // What the next step's token is nobody will know.
             self.sequences.iter_mut().for_each(Sequence::forget_unknown);
@@ -454,7 +455,11 @@ impl<'m> Batch<'m> {
 
     /// The tokens of the step that was started, after waiting for it.
     pub fn read(&mut self) -> Result<Vec<Drawn>> {
-        let Some(Enqueued { drawing, ids, log_probabilities, top, .. }) = self.enqueued.take() else { return Ok(Vec::new()) };
+        self.read_after(Ok(()))
+    }
+
+    fn drawn(&mut self, enqueued: Option<Enqueued>) -> Result<Vec<Drawn>> {
+        let Some(Enqueued { drawing, ids, log_probabilities, top, .. }) = enqueued else { return Ok(Vec::new()) };
         let (ids, log_probabilities) = (ids.wait()?, log_probabilities.wait()?);
         let mut drawn = Vec::with_capacity(drawing.len());
         for (((sequence, id), log_probability), top) in drawing.into_iter().zip(ids).zip(log_probabilities).zip(top) {

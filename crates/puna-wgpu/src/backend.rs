@@ -298,60 +298,43 @@ fn why(encoder: &Encoder, message: String) -> Error {
 /// Bytes that are copied with the next batch, which is submitted when somebody waits for them.
 struct Fetched {
     encoder: Arc<Encoder>,
-    way: Way,
+    staged: Staged,
+    /// Once somebody has asked for them.
+    reading: Option<Reading>,
     bytes: usize,
 }
 
-/// How far they have come.
-enum Way {
-    Staged(Staged),
-    Reading(Reading),
-    /// Something went wrong, and was told.
-    Lost,
-}
-
 impl Fetched {
-    fn reading(&mut self) -> Result<&mut Reading> {
-        if let Way::Staged(staged) = &self.way {
-            self.encoder.flush_number(staged.number)?;
+    /// Taken out, begun where it was not.
+    fn take_reading(&mut self) -> Result<Reading> {
+        if let Some(reading) = self.reading.take() {
+            return Ok(reading);
         }
-        self.way = match std::mem::replace(&mut self.way, Way::Lost) {
-            Way::Staged(staged) => Way::Reading(staged.read()),
-            way => way,
-        };
-        match &mut self.way {
-            Way::Reading(reading) => Ok(reading),
-            _ => Err(self.encoder.faults().error(Kind::Backend, "what was fetched is lost, as was told")),
-        }
+        self.encoder.flush_number(self.staged.number)?;
+        Ok(self.staged.read())
     }
 }
 
 impl Arrival for Fetched {
     fn wait(mut self: Box<Self>) -> Result<Vec<u8>> {
-        self.reading()?;
+        let reading = self.take_reading()?;
         let mut bytes = vec![0; self.bytes];
-        if let Way::Reading(reading) = self.way {
-            arrive(&self.encoder, reading, &mut bytes)?;
-        }
+        arrive(&self.encoder, reading, &mut bytes)?;
         Ok(bytes)
     }
 
     fn poll_arrived(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let encoder = self.encoder.clone();
-        let reading = match self.reading() {
-            Ok(reading) => reading,
-            Err(error) => return Poll::Ready(Err(error)),
-        };
-        encoder.listen();
-        let told = reading.poll_arrived(context);
+        let reading = self.take_reading()?;
+        self.encoder.listen();
+        let told = self.reading.insert(reading).poll_arrived(context);
         if told.is_pending() {
-            encoder.faults().check()?;
+            self.encoder.faults().check()?;
             if !cfg!(target_arch = "wasm32") {
                 // Nobody tells before somebody listens again.
                 context.waker().wake_by_ref();
             }
         }
-        told.map_err(|message| why(&encoder, message))
+        told.map_err(|message| why(&self.encoder, message))
     }
 }
 
@@ -422,7 +405,7 @@ impl Backend for Wgpu {
     fn fetch(&self, from: &Buffer, range: Range<usize>) -> Result<Box<dyn Arrival>> {
         let bytes = range.len();
         let staged = self.encoder.stage(Memory::of(from).buffer(), range)?;
-        Ok(Box::new(Fetched { encoder: self.encoder.clone(), way: Way::Staged(staged), bytes }))
+        Ok(Box::new(Fetched { encoder: self.encoder.clone(), staged, reading: None, bytes }))
     }
 
     fn download(&self, from: &Buffer, range: Range<usize>, into: &mut [u8]) -> Result<()> {

@@ -16,8 +16,8 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// Begins to read it; it must be submitted by now.
-    pub(crate) fn read(self) -> Reading {
-        Reading::of(self.buffer, self.range)
+    pub(crate) fn read(&self) -> Reading {
+        Reading::of(self.buffer.clone(), self.range.clone())
     }
 }
 

@@ -78,12 +78,11 @@ pub(super) fn scatter_add_rows(wgpu: &Wgpu, x: &View, index: &View, y: &View) ->
     let sorted = wgpu.scratch(count, DType::U32)?;
     let order = wgpu.scratch(count, DType::U32)?;
     sort_rows(wgpu, &index.in_shape(count), false, &sorted, &order)?;
-    let columns = |wgpu: &Wgpu, x: &View, y: &View| add_columns(wgpu, x, [&sorted, &order], y);
     if wgpu.shows(x) {
-        return columns(wgpu, x, y);
+        return add_columns(wgpu, x, [&sorted, &order], y);
     }
     let x = reshaped(wgpu, x, [count, row_values])?;
-    columns(wgpu, &x, &y.in_shape([y.shape()[0], row_values]))
+    add_columns(wgpu, &x, [&sorted, &order], &y.in_shape([y.shape()[0], row_values]))
 }
 
 /// Rows of `x` added up where `order` says, which is sorted by the numbers of their places. `x`, and `y` in row-major order.
